@@ -1,0 +1,336 @@
+"""The command line. Data goes to stdout, talk and progress to stderr; every error ends in one message and an exit code."""
+
+import errno
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from ggez_hub import registry
+from ggez_hub.errors import ConfigError, GgezError, InputError
+
+RECIPE = click.argument("recipe")
+OVERRIDES = click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+OUT = click.option("--out", default="runs", show_default=True, metavar="DIR", help="Folder that holds the run folders.")
+JSON = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def say(text: str = "") -> None:
+    """Talk, on stderr."""
+    click.echo(text, err=True)
+
+
+def put(text: str) -> None:
+    """Data, on stdout."""
+    click.echo(text)
+
+
+def put_json(value: Any) -> None:
+    """One JSON document on stdout, with full precision."""
+    put(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False))
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="ggez_hub", message="ggez_hub %(version)s")
+def cli() -> None:
+    """Regional adapters for vision-language models, from one YAML file to a published model.
+
+    \b
+    Start here:
+      ggez demo                             a whole recipe, offline, in about two minutes
+      ggez ls                               the recipes there are
+      ggez cp pocket-sea-embedding my.yaml  one to make your own
+    """
+
+
+# ------------------------------------------------------------------------------------------------------ finding recipes
+@cli.command("ls", epilog="Example: ggez ls regions --json")
+@click.argument("kind", type=click.Choice(registry.KINDS), default="recipes")
+@JSON
+def ls(kind: registry.Kind, as_json: bool) -> None:
+    """List recipes, regions, benchmarks or families."""
+    from ggez_hub import describe
+
+    rows = describe.listing(kind)
+    if as_json:
+        put_json({kind: rows})
+        return
+    for row in rows:
+        put(f"{row['name']:28} {row['title']}")
+    if kind == "recipes":
+        say("\nnext: ggez show NAME, ggez run NAME")
+
+
+@cli.command(epilog="Example: ggez show pocket-sea-embedding train.steps=50")
+@click.argument("name")
+@OVERRIDES
+@JSON
+def show(name: str, overrides: tuple[str, ...], as_json: bool) -> None:
+    """Show every value of a recipe, region, benchmark or family, and where it came from."""
+    from ggez_hub import describe
+
+    rows = describe.values(name, overrides)
+    if as_json:
+        put_json({"name": name, "values": {key: {"value": value, "source": source} for key, value, source in rows}})
+        return
+    for key, value, source in rows:
+        put(f"{key:32} {json.dumps(value, ensure_ascii=False)!s:48} {source}")
+
+
+@cli.command(epilog="Example: ggez cp pocket-sea-embedding my-region.yaml")
+@click.argument("name")
+@click.argument("path", type=click.Path(path_type=Path))
+def cp(name: str, path: Path) -> None:
+    """Copy a recipe, region or benchmark, to edit it."""
+    kinds = [kind for kind in registry.SCHEMAS if name in registry.files(kind)]
+    source = registry.find(kinds[0] if kinds else "recipes", name)
+    target = path / source.name if path.is_dir() else path
+    if target.suffix not in (".yaml", ".yml"):
+        raise InputError(f"{target}: expected a name that ends in .yaml", f"ggez cp {name} {target}.yaml")
+    if target.exists():
+        raise InputError(f"{target}: exists already", "give another name, or remove it first")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, target)
+    say(f"{target} written\nnext: edit it, then ggez validate {target}")
+
+
+@cli.command(epilog="Example: ggez validate my-region.yaml")
+@click.argument("paths", nargs=-1, type=click.Path(path_type=Path))
+def validate(paths: tuple[Path, ...]) -> None:
+    """Check YAML files (all shipped ones, if none is given) with the code that a run uses."""
+    files = paths or [path for kind in registry.SCHEMAS for path in registry.files(kind).values()]
+    problems: list[str] = []
+    for path in files:
+        try:
+            registry.validate_file(path)
+        except ConfigError as err:
+            problems += err.problems
+    if problems:
+        raise ConfigError(list(dict.fromkeys(problems)))
+    say(f"{len(files)} files are valid")
+
+
+# -------------------------------------------------------------------------------------------------------------- running
+@cli.command(epilog="Example: ggez plan pocket-sea-embedding train.steps=50")
+@RECIPE
+@OVERRIDES
+@OUT
+@JSON
+def plan(recipe: str, overrides: tuple[str, ...], out: str, as_json: bool) -> None:
+    """Say what would run, what is already done, and why."""
+    from ggez_hub import pipeline
+
+    loaded, run = _open(recipe, overrides, out)
+    steps = pipeline.plan(loaded, run)
+    if as_json:
+        put_json({"recipe": run.folder.name, "steps": [{"stage": s.stage, "reason": s.reason} for s in steps]})
+        return
+    for step in steps:
+        put(f"{step.stage:8} {'run   ' + step.reason if step.reason else 'done'}")
+
+
+@cli.command("run", epilog="Example: ggez run pocket-sea-embedding train.steps=50 --out runs")
+@RECIPE
+@OVERRIDES
+@OUT
+@click.option("--until", metavar="STAGE", default="card", show_default=True, help="The last stage to run.")
+def run_(recipe: str, overrides: tuple[str, ...], out: str, until: str) -> None:
+    """Run a recipe; what is done and unchanged is skipped."""
+    _run(recipe, overrides, out, until)
+    say(f"next: ggez push {recipe} --to hub --out {out}")
+
+
+def _stage_command(stage: str, text: str) -> None:
+    @cli.command(stage, help=text, epilog=f"Example: ggez {stage} pocket-sea-embedding")
+    @RECIPE
+    @OVERRIDES
+    @OUT
+    def command(recipe: str, overrides: tuple[str, ...], out: str) -> None:
+        from ggez_hub import pipeline
+
+        loaded, run = _open(recipe, overrides, out)
+        earlier = [s.stage for s in pipeline.plan(loaded, run, stage) if s.reason and s.stage != stage]
+        if earlier:
+            raise InputError(
+                f"{stage} needs {', '.join(earlier)} first", f"ggez run {recipe} --until {stage} --out {out}"
+            )
+        _run(recipe, overrides, out, stage)
+
+
+_stage_command("filter", "Filter the corpus to the region.")
+_stage_command("train", "Train the adapter.")
+_stage_command("sweep", "Measure every alpha and choose one.")
+_stage_command("merge", "Write the merged checkpoint.")
+_stage_command("card", "Write the model cards.")
+
+
+@cli.command(epilog="Example: ggez push pocket-sea-embedding --to hub")
+@RECIPE
+@OVERRIDES
+@click.option("--to", "target", required=True, metavar="PATH", help="A folder, written in the Hub's layout.")
+@click.option("--namespace", metavar="NS", help="Whose repositories; default: the recipe's.")
+@OUT
+def push(recipe: str, overrides: tuple[str, ...], target: str, namespace: str | None, out: str) -> None:
+    """Publish the adapter and the merged checkpoint."""
+    from ggez_hub.stages import push as stage
+
+    if target == "hf":
+        raise InputError("this version publishes into a folder only", f"ggez push {recipe} --to PATH")
+    loaded, run = _open(recipe, overrides, out)
+    with run.locked():
+        for repository, written in stage.to_folder(loaded, run, Path(target), namespace):
+            say("written" if written else "unchanged")
+            put(str(repository))
+
+
+@cli.command(epilog="Example: ggez demo --out runs")
+@click.option("--family", default="embedding", show_default=True, help="Which pocket recipe, or all.")
+@OUT
+def demo(family: str, out: str) -> None:
+    """Run a pocket recipe end to end, offline: filter, train, sweep, merge, card, push into a folder."""
+    from ggez_hub.errors import did_you_mean
+    from ggez_hub.stages import push as stage
+
+    recipes = {
+        name.removeprefix("pocket-sea-"): name for name in registry.files("recipes") if name.startswith("pocket-sea-")
+    }
+    if family not in (*recipes, "all"):
+        raise InputError(f"no pocket recipe of family {family!r}{did_you_mean(family, (*recipes, 'all'))}")
+    for name in recipes.values() if family == "all" else (recipes[family],):
+        run = _run(name, (), out, "card")
+        loaded = registry.load_recipe(name)
+        adapter, *_ = [folder for folder, _ in stage.to_folder(loaded, run, Path(out) / "hub")]
+        say(f"""
+load it:    from ggez_hub import RegionalModel
+            model = RegionalModel.from_pretrained("{adapter}")
+            model.alpha = 1.0     # 0 = the global base, 1 = the region
+card:       {adapter / "README.md"}
+plot:       {adapter / "parity.png"}
+all repositories: {Path(out) / "hub"}""")
+
+
+def _open(recipe: str, overrides: Sequence[str], out: str) -> tuple[Any, Any]:
+    from ggez_hub.runs import Run
+
+    loaded = registry.load_recipe(recipe, registry.parse_overrides(overrides))
+    return loaded, Run(Path(out) / registry.recipe_name(recipe))
+
+
+def _run(recipe: str, overrides: Sequence[str], out: str, until: str) -> Any:
+    """Runs a recipe with talk around it; prints the table of results if the sweep is part of it."""
+    from ggez_hub import describe, pipeline
+
+    loaded, run = _open(recipe, overrides, out)
+    say(
+        f"{loaded.title}: {' → '.join(pipeline.STAGES[: pipeline.STAGES.index(until) + 1] if until in pipeline.STAGES else ())}"
+    )
+    for step in pipeline.execute(loaded, run, until):
+        say(f"{step.stage:8} {step.reason or 'done already'}")
+    results = run.stage("sweep") / "results.json"
+    if until in ("sweep", "merge", "card") and results.is_file():
+        put(describe.results_table(json.loads(results.read_text(encoding="utf-8"))))
+    return run
+
+
+# --------------------------------------------------------------------------------------------------------------- numbers
+@cli.command(epilog="Example: ggez grp --global 63.5 --regional 56.3 --region sea")
+@click.option("--global", "global_", type=float, required=True, help="Global quality.")
+@click.option("--regional", type=float, required=True, help="Regional quality, on the same scale.")
+@click.option("--region", help="Region whose globalization factor weighs them.")
+@click.option("--year", type=int, help="Year of the KOF value; default: the newest.")
+@click.option("--globalization", type=float, help="Give the factor itself, 0..1.")
+@JSON
+def grp(
+    global_: float, regional: float, region: str | None, year: int | None, globalization: float | None, as_json: bool
+) -> None:
+    """Compute the global-regional parity of two qualities."""
+    from ggez_hub import kof, method
+
+    if (region is None) == (globalization is None):
+        raise InputError("expected either --region or --globalization")
+    if year is not None and region is None:
+        raise InputError("--year needs --region")
+    source = "given"
+    if region is not None:
+        found = kof.lookup(region, year)
+        globalization, source = found.value, f"{found.source}, {found.year}"
+    assert globalization is not None  # noqa: S101 -- for the type checker; ruled out above
+    value = method.grp(global_, regional, globalization)
+    if as_json:
+        put_json({"grp": value, "globalization": globalization, "source": source})
+    else:
+        put(f"{value:.4g}")
+        say(f"globalization {globalization:g} ({source})")
+
+
+@cli.group("kof")
+def kof_() -> None:
+    """The KOF index behind the globalization factor."""
+
+
+@kof_.command("import", epilog="Example: ggez kof import KOFGI_2025_public.xlsx")
+@click.argument("file", type=click.Path(path_type=Path))
+def kof_import(file: Path) -> None:
+    """Use an official KOF file (xlsx or csv) instead of the printed table."""
+    from ggez_hub import kof
+
+    found = kof.import_file(file)
+    for warning in found.warnings:
+        say(f"warning: {warning}")
+    say(
+        f"{found.countries} countries, {found.first_year} to {found.last_year}, from {found.name}; it wins over the printed table from now on"
+    )
+
+
+# ---------------------------------------------------------------------------------------------------------------- ending
+def main() -> NoReturn:
+    """Runs the command line and turns every outcome into an exit code."""
+    sys.exit(_guarded(lambda: cli.main(standalone_mode=False)))
+
+
+def _guarded(call: Callable[[], Any]) -> int:
+    """0 ok, 2 the user's input, 3 a missing dependency, 4 the Hub or network, 5 a gate not met, 1 a bug."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    try:
+        call()
+    except GgezError as err:
+        say(f"error: {err}")
+        return err.exit_code
+    except click.ClickException as err:
+        err.show()
+        return err.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        say("\nstopped; the same command goes on from here")
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 0
+    except Exception as err:  # noqa: BLE001 -- told apart here, once: a full disk, or a bug
+        if _disk_full(err):
+            say(
+                "error: the disk is full, nothing half-written is left\n  hint: free some space; the same command goes on from here"
+            )
+            return 2
+        import traceback
+
+        traceback.print_exc()
+        say("error: this is a bug in ggez_hub; please report it with the lines above")
+        return 1
+    return 0
+
+
+def _disk_full(err: BaseException | None) -> bool:
+    """Whether an error, or what caused it, says that the disk is full. safetensors and Arrow tell it in words only."""
+    while err is not None:
+        if isinstance(err, OSError) and err.errno in FULL_DISK:
+            return True
+        if any(f"os error {code}" in str(err) or f"errno {code}" in str(err) for code in FULL_DISK):
+            return True
+        err = err.__cause__ or err.__context__
+    return False

@@ -1,0 +1,234 @@
+"""Corpus readers: each turns a source into Arrow batches of rows. A new corpus is one function here.
+
+A row has the fields of ROW; a reader may leave any of them out and add others (which `where` can select on). Pictures are
+references until a row is kept: {bytes, path} as in the `datasets` library's Image feature, see ggez_hub.data.images.
+"""
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ggez_hub.errors import ConfigError, InputError, did_you_mean
+from ggez_hub.schema import Source
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+FIELDS = ("id", "image", "text", "label", "category", "country", "language", "source", "license", "reward")
+BATCH = 1024  # rows
+
+
+@cache
+def row_schema() -> "pa.Schema":
+    """The Arrow schema of a row. `country` is ISO3; `label` names what a picture shows; `reward` is a quality 1..5."""
+    import pyarrow as pa
+
+    types = dict.fromkeys(FIELDS, pa.string())
+    types |= {"image": pa.struct([("bytes", pa.binary()), ("path", pa.string())]), "reward": pa.float32()}
+    return pa.schema(list(types.items()))
+
+
+# ------------------------------------------------------------------------------------------------------------- readers
+def pocket(
+    *, train: int = 0, selection: int = 0, test: int = 0, held_back: int | None = None
+) -> Iterator["pa.RecordBatch"]:
+    """The drawn concepts of the pocket atlas. Synthetic.
+
+    Args:
+        train: Training pictures of each concept.
+        selection: Pictures of each concept on which alpha is chosen.
+        test: Test pictures of each concept. No two splits share a seed.
+        held_back: Training pictures of each concept outside the common core; None = as many as `train`.
+    """
+    import pyarrow as pa
+
+    from ggez_hub.pocket import atlas
+
+    for concept in atlas.concepts():
+        rows = []
+        counts = {
+            "train": train if concept.core or held_back is None else held_back,
+            "selection": selection,
+            "test": test,
+        }
+        for split, count in counts.items():
+            for i in range(count):
+                path = atlas.picture_path(concept, split, i)
+                rows.append(
+                    {
+                        "id": path,
+                        "image": {"bytes": None, "path": path},
+                        "text": atlas.caption(concept, i),
+                        "label": concept.name,
+                        "category": concept.category,
+                        "country": concept.country,
+                        "language": "en",
+                        "source": "pocket atlas (synthetic)",
+                        "license": "apache-2.0",
+                        "split": split,
+                        "core": concept.core,
+                    }
+                )
+        if rows:
+            yield pa.RecordBatch.from_pylist(rows)
+
+
+def parquet(path: str) -> Iterator["pa.RecordBatch"]:
+    """A parquet file, or a folder of them, read in batches."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    for file in _parquet_files(path):
+        try:
+            with pq.ParquetFile(file) as reader:
+                yield from reader.iter_batches(batch_size=BATCH)
+        except pa.ArrowInvalid as err:
+            raise InputError(f"{file}: not a parquet file: {err}", "check that the download is complete") from err
+
+
+def _parquet_files(path: str) -> list[Path]:
+    root = Path(path)
+    found = sorted(root.rglob("*.parquet")) if root.is_dir() else [root]
+    if not found or not found[0].is_file():
+        raise InputError(f"{path}: no parquet file there", "give its place, such as data.path=corpus.parquet")
+    return found
+
+
+READERS: dict[str, Callable[..., Iterator["pa.RecordBatch"]]] = {"pocket": pocket, "parquet": parquet}
+
+
+# ------------------------------------------------------------------------------------------------------------- reading
+def check(reader: str, options: Mapping[str, Any], place: str) -> None:
+    """Raises ConfigError if there is no such reader or it does not take these options."""
+    if reader not in READERS:
+        raise ConfigError([f"{place}  reader: unknown reader {reader!r}{did_you_mean(reader, READERS)}"])
+    known = [name for name in inspect.signature(READERS[reader]).parameters if name != "path"]
+    wrong = [name for name in options if name not in known]
+    if wrong:
+        raise ConfigError([f"{place}  options.{name}: unknown option{did_you_mean(name, known)}" for name in wrong])
+
+
+def needs_path(reader: str) -> bool:
+    """Whether a reader reads from a file or folder."""
+    return "path" in inspect.signature(READERS[reader]).parameters
+
+
+def read(source: Source, path: str | None = None) -> Iterator["pa.RecordBatch"]:
+    """Reads a source as batches in the row schema, further columns behind it; countries become ISO3.
+
+    Args:
+        source: What to read.
+        path: Used where the source itself names none.
+
+    Raises:
+        InputError: No path, a column that is not there, a wrong type, or a file that is not what the reader expects.
+    """
+    import pyarrow.compute as pc
+
+    options = dict(source.options)
+    if needs_path(source.reader):
+        if not (source.path or path):
+            raise InputError(f"reader {source.reader!r} needs a file or folder", "add data.path=FILE to the command")
+        options["path"] = source.path or path or ""
+    for batch in READERS[source.reader](**options):
+        batch = _in_schema(batch, source.columns, str(options.get("path", source.reader)))
+        for field, values in source.where.items():
+            batch = batch.filter(pc.is_in(column(batch, field), value_set=_values(batch, field, values)))
+        if batch.num_rows:
+            yield batch
+
+
+def fingerprint(source: Source, path: str | None = None) -> dict[str, str]:
+    """Hashes of the files that a source reads, for the manifests."""
+    from ggez_hub.pocket import atlas
+    from ggez_hub.runs import file_hash
+
+    if not needs_path(source.reader):
+        return {"atlas": file_hash(atlas.FOLDER)}
+    place = source.path or path
+    return {str(place): file_hash(Path(place))} if place and Path(place).exists() else {}
+
+
+def column(batch: "pa.RecordBatch", field: str) -> "pa.Array":
+    """A column of a batch, or an InputError that offers the nearest name."""
+    if field not in batch.schema.names:
+        raise InputError(f"no column {field!r} in the data{did_you_mean(field, batch.schema.names)}")
+    return batch.column(field)
+
+
+def select(batch: "pa.RecordBatch", where: Mapping[str, tuple[Any, ...]]) -> "pa.RecordBatch":
+    """The rows whose fields have one of the given values."""
+    import pyarrow.compute as pc
+
+    for field, values in where.items():
+        batch = batch.filter(pc.is_in(column(batch, field), value_set=_values(batch, field, values)))
+    return batch
+
+
+def _values(batch: "pa.RecordBatch", field: str, values: tuple[Any, ...]) -> "pa.Array":
+    import pyarrow as pa
+
+    try:
+        return pa.array(values, type=column(batch, field).type)
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as err:
+        raise InputError(f"where.{field}: {list(values)} do not fit the column: {err}") from err
+
+
+def _in_schema(batch: "pa.RecordBatch", columns: Mapping[str, str], where: str) -> "pa.RecordBatch":
+    import pyarrow as pa
+
+    named = dict(zip(batch.schema.names, batch.columns, strict=True))
+    for field, theirs in columns.items():
+        if theirs not in named:
+            raise InputError(
+                f"{where}: no column {theirs!r} (wanted as {field!r}){did_you_mean(theirs, batch.schema.names)}",
+                f"set data.columns.{field}= to the right one",
+            )
+        named[field] = batch.column(theirs)
+    for field in ("image", "text"):
+        if field not in named:
+            raise InputError(
+                f"{where}: no column {field!r}; the file has: {', '.join(batch.schema.names)}",
+                f"name the right one with data.columns.{field}=COLUMN",
+            )
+    arrays: dict[str, pa.Array] = {}
+    for field in row_schema():
+        values = named.pop(field.name, None)
+        if field.name == "label" and values is None:
+            values = arrays["text"]
+        if values is None:
+            values = pa.nulls(batch.num_rows, field.type)
+        try:
+            arrays[field.name] = values.cast(field.type)
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as err:
+            raise InputError(f"{where}: column {field.name!r} is {values.type}, expected {field.type}") from err
+    arrays["country"] = _iso3(arrays["country"])
+    return pa.RecordBatch.from_pydict(arrays | named)
+
+
+def _iso3(countries: "pa.Array") -> "pa.Array":
+    """Countries in any usual spelling as ISO3 codes; what is no country stays as it is."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    codes = countries.dictionary_encode()
+    return pa.DictionaryArray.from_arrays(
+        codes.indices, pa.array([iso3(name) or name for name in codes.dictionary.to_pylist()], pa.string())
+    ).cast(pa.string()) if pc.any(pc.is_valid(countries)).as_py() else countries  # fmt: skip
+
+
+ALIASES = {"burma": "MMR", "east timor": "TLS", "laos": "LAO", "brunei": "BRN", "phillipines": "PHL", "turkey": "TUR"}
+
+
+@cache
+def iso3(name: str) -> str | None:
+    """The ISO3 code of a country given by code or name (a place in brackets is ignored), or None."""
+    import pycountry
+
+    name = name.partition("(")[0].strip()
+    try:
+        return ALIASES.get(name.casefold()) or str(pycountry.countries.lookup(name).alpha_3)
+    except LookupError:
+        return None

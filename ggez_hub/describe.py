@@ -1,0 +1,104 @@
+"""Recipes and results as tables for people."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ggez_hub import registry
+from ggez_hub.errors import ConfigError, did_you_mean
+from ggez_hub.runs import flat
+
+Row = tuple[str, Any, str]  # key, value, where it came from
+
+
+def listing(kind: registry.Kind) -> list[dict[str, str]]:
+    """Everything of a kind: its name and title, and for recipes also family and region."""
+    if kind == "families":
+        from ggez_hub import families
+
+        return [{"name": name, "title": _first_line(families.get(name).__doc__)} for name in registry.files(kind)]
+    rows = []
+    for name, path in registry.files(kind).items():
+        value = registry.parse_yaml(path.read_text(encoding="utf-8"), str(path))[0]
+        wanted = ("title", "family", "region") if kind == "recipes" else ("title",)
+        rows.append({"name": name} | {key: str(value.get(key, "")) for key in wanted})
+    return rows
+
+
+def _first_line(text: str | None) -> str:
+    return (text or "").strip().partition("\n")[0]
+
+
+def values(name: str, overrides: Sequence[str] = ()) -> list[Row]:
+    """Every value of a recipe, region, benchmark or family, and its source: default, file, override or KOF.
+
+    Raises:
+        ConfigError: Nothing of that name, or problems in its file.
+    """
+    kinds = [kind for kind in registry.KINDS if name in registry.files(kind)]
+    if not kinds and not name.endswith((".yaml", ".yml")):
+        known = [n for kind in registry.KINDS for n in registry.files(kind)]
+        raise ConfigError([f"nothing is called {name!r}{did_you_mean(name, known)}"], "ggez ls")
+    kind = kinds[0] if kinds else registry.kind_of(name)
+    if kind == "families":
+        from ggez_hub import families
+
+        family = families.get(name)
+        names = ("LIBRARY_NAME", "PIPELINE_TAG", "TAGS")
+        rows: list[Row] = [(key.lower(), getattr(family, key), f"families/{name}.py") for key in names]
+        return [*rows, ("lora_targets", family.lora_targets(), f"families/{name}.py")]
+    path = registry.find(kind, name)
+    given = registry.parse_overrides(overrides)
+    loaded = registry.load(kind, name, given)
+    lines = registry.parse_yaml(path.read_text(encoding="utf-8"), str(path))[1]
+    rows = []
+    for key, value in flat(loaded.model_dump(mode="json", by_alias=True)).items():
+        parts = tuple(key.split("."))
+        source = "default"
+        if any(parts[: len(o)] == o for o in given):
+            source = "override"
+        elif any(parts[:i] in lines for i in range(len(parts), len(parts) - 1, -1)):
+            source = f"{path.name}:{lines[parts]}"
+        rows.append((key, value, source))
+    return rows + _derived(kind, name, loaded)
+
+
+def _derived(kind: str, name: str, loaded: Any) -> list[Row]:
+    """What follows from a file and the KOF table."""
+    from ggez_hub import kof
+
+    if kind == "recipes" and loaded.sweep.globalization is None:
+        found = kof.lookup(loaded.region, loaded.sweep.year)
+    elif kind == "regions" and loaded.kof:
+        found = kof.lookup(name)
+    else:
+        return []
+    return [("globalization", found.value, f"KOF: {found.source}, {found.year}")]
+
+
+def results_table(results: Mapping[str, Any]) -> str:
+    """The table of results.json that a run prints."""
+    chosen, best = results["chosen"], results["grp_best"]
+    lines = [f"{'alpha':>6} {'global':>8} {'regional':>9} {'GRP':>7}"]
+    for point in results["points"]:
+        marks = [
+            text
+            for text, alpha in (("chosen", chosen["alpha"]), ("highest GRP", best["alpha"]))
+            if alpha == point["alpha"]
+        ]
+        lines.append(
+            f"{point['alpha']:6.2f} {point['global']:8.3f} {point['regional']:9.3f} {point['grp']:7.3f}  {', '.join(marks)}"
+        )
+    lines += ["", *(f"{label} α = {judged['alpha']:g}: gain {_with_interval(judged, 'gain')}, retention "
+                    f"{_with_interval(judged, 'retention')}, GRP {judged['grp']:.3f}"
+                    for label, judged in (("chosen", chosen), ("plain rule", best)))]  # fmt: skip
+    if results["synthetic"]:
+        lines.append("Synthetic pictures: the numbers say that the method works here, nothing about the world.")
+    return "\n".join(lines)
+
+
+def _with_interval(judged: Mapping[str, Any], key: str) -> str:
+    if judged[key] is None:
+        return "undefined (0 at α = 0)"
+    interval = judged[f"{key}_ci95"]
+    shown = f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else ""
+    return f"{judged[key]:.3f}{shown}"

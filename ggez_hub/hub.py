@@ -1,0 +1,74 @@
+"""The one place that knows where models come from: shipped with the package, a local folder, or the Hub."""
+
+import os
+from pathlib import Path
+
+from ggez_hub.errors import HubError, InputError
+from ggez_hub.runs import Run
+from ggez_hub.schema import Base
+
+SHIPPED = Path(__file__).parent / "pocket" / "models"  # folders named like the repositories of the namespace below
+NAMESPACE = "ggez-hub"
+SAFE_FILES = ("*.safetensors", "*.json", "*.jinja", "*.txt", "*.md", "*.yaml", "*.model")  # no pickle, no code
+
+
+def fetch(name: str, revision: str | None = None, near: Path | None = None) -> Path:
+    """The local folder of a model: shipped with the package, on this machine, or fetched from the Hub.
+
+    Args:
+        name: ``ggez-hub/pocket-...`` (shipped, never looked up elsewhere), a folder, or a Hub id.
+        revision: Commit, tag or branch on the Hub.
+        near: A repository in a folder of the Hub's layout (NAMESPACE/NAME); others beside it are found there.
+
+    Raises:
+        InputError: No such thing.
+        HubError: The Hub refused or cannot be reached.
+    """
+    namespace, _, stem = name.partition("/")
+    if namespace == NAMESPACE and stem in shipped():
+        return SHIPPED / stem
+    for folder in (Path(name), *([near.parent.parent / name, near.parent / stem / "merge" / "model"] if near else [])):
+        if folder.is_dir():
+            return folder
+    if name.count("/") != 1 or name.startswith((".", "/", "~")):
+        raise InputError(f"{name}: no such folder, and not a Hub id (namespace/name)")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=list(SAFE_FILES)))
+    except GatedRepoError as err:
+        raise HubError(f"{name}: access is restricted", "ask for access on its page, then `hf auth login`") from err
+    except RepositoryNotFoundError as err:
+        raise HubError(f"{name}: no such repository, or it is private", "check the name, or `hf auth login`") from err
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as err:
+        raise HubError(f"{name}: the Hub cannot be reached, and there is no local copy", "check the network") from err
+
+
+def shipped() -> list[str]:
+    """Names of the models that travel in the package."""
+    return sorted(p.name for p in SHIPPED.iterdir()) if SHIPPED.is_dir() else []
+
+
+def base_folder(base: Base, run: Run) -> Path:
+    """The local folder of a recipe's base model.
+
+    Raises:
+        InputError: The recipe that makes it has not been run yet.
+    """
+    if base.id:
+        return fetch(base.id, base.revision)
+    if base.recipe:
+        made = Run(run.out / base.recipe)
+        if made.manifest("merge") is None:
+            raise InputError(
+                f"the base is the output of recipe {base.recipe!r}, which is not in {run.out}{os.sep}",
+                f"ggez run {base.recipe} --out {run.out}",
+            )
+        return made.stage("merge") / "model"
+    return run.stage("train") / "base"
+
+
+def base_name(base: Base) -> str:
+    """What a base is called on cards and in adapter_config.json: a Hub id."""
+    return base.id or f"{NAMESPACE}/{base.recipe}" if (base.id or base.recipe) else "random weights"

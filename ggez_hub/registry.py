@@ -1,0 +1,336 @@
+"""Name <-> file. What is in the folder is what is registered: no table to keep.
+
+Every file is read through the same strict code, whoever asks (validate, show, run), and all its problems are reported at
+once with file and line.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar, cast
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from ggez_hub.errors import ConfigError, InputError, did_you_mean
+from ggez_hub.schema import Benchmark, Recipe, Region
+
+Kind = Literal["recipes", "regions", "benchmarks", "families"]
+KINDS: tuple[Kind, ...] = ("recipes", "regions", "benchmarks", "families")
+SCHEMAS: dict[str, type[BaseModel]] = {"recipes": Recipe, "regions": Region, "benchmarks": Benchmark}
+M = TypeVar("M", bound=BaseModel)
+Key = tuple[str | int, ...]  # a path into a YAML file
+
+
+def data_root() -> Path:
+    """Folder that holds recipes/, cards/ and spaces/: inside the wheel, or the checkout of an editable install."""
+    packaged = Path(__file__).parent / "_data"
+    return packaged if packaged.is_dir() else Path(__file__).parent.parent
+
+
+def files(kind: Kind) -> dict[str, Path]:
+    """Names of a kind and the file behind each, sorted by name."""
+    if kind == "families":
+        folder, pattern = Path(__file__).parent / "families", "[a-z]*.py"
+        found = [p for p in folder.glob(pattern) if p.stem != "base"]
+    else:
+        folder = data_root() / "recipes"
+        found = [
+            p for p in folder.rglob("*.yaml") if (p.parent.name if p.parent.name in SCHEMAS else "recipes") == kind
+        ]
+    return {p.stem: p for p in sorted(found, key=lambda p: p.stem)}
+
+
+def kind_of(path: str | Path) -> Kind:
+    """The kind of a YAML file: told by the folder it lies in, or else by its keys."""
+    path = Path(path)
+    if path.parent.name in ("regions", "benchmarks"):
+        return cast(Kind, path.parent.name)
+    try:
+        keys = set(parse_yaml(path.read_text(encoding="utf-8"), str(path))[0] or ())
+    except (OSError, UnicodeDecodeError, ConfigError, TypeError):
+        return "recipes"
+    scores = {kind: len(keys & schema.model_fields.keys()) for kind, schema in SCHEMAS.items()}
+    return cast(Kind, max(scores, key=lambda kind: (scores[kind], kind == "recipes")))
+
+
+def find(kind: Kind, name: str) -> Path:
+    """The file of a name or path.
+
+    Raises:
+        ConfigError: Nothing of that name, with the nearest name.
+    """
+    known = files(kind)
+    if name in known:
+        return known[name]
+    path = Path(name)
+    if path.suffix in (".yaml", ".yml"):
+        if path.is_file():
+            return path
+        raise ConfigError([f"{name}: no such file"], "ggez ls " + kind)
+    raise ConfigError([f"unknown {kind[:-1]} {name!r}{did_you_mean(name, known)}"], f"ggez ls {kind}")
+
+
+# ---------------------------------------------------------------------------------------------------------------- YAML
+class _Loader(yaml.SafeLoader):
+    """YAML as people write it: `2e-3` is a number, `no` and `NO` (Norway) are strings, a repeated key is an error."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, regexp) for tag, regexp in resolvers if not tag.endswith((":bool", ":float", ":timestamp"))]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(true|false)$"), list("tf"))
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.\d*|\.\d+|\d+(?=[eE]))([eE][-+]?\d+)?$"), list("-+.0123456789")
+)
+
+
+def _walk(node: yaml.Node, key: Key = ()) -> Iterator[tuple[Key, int, str | None]]:
+    """Yields (key, line, problem) for every node of a composed document."""
+    yield key, node.start_mark.line + 1, None
+    if isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for name, value in node.value:
+            line = name.start_mark.line + 1
+            if name.value in seen:
+                yield (*key, name.value), line, "key given twice"
+            seen.add(name.value)
+            for inner, inner_line, problem in _walk(value, (*key, name.value)):
+                yield inner, line if inner == (*key, name.value) else inner_line, problem
+    elif isinstance(node, yaml.SequenceNode):
+        for i, value in enumerate(node.value):
+            yield from _walk(value, (*key, i))
+
+
+def parse_yaml(text: str, where: str) -> tuple[Any, dict[Key, int]]:
+    """Parses YAML and remembers the line of every key.
+
+    Raises:
+        ConfigError: Not YAML, or keys given twice.
+    """
+    try:
+        node = yaml.compose(text, Loader=_Loader)
+        value = yaml.load(text, Loader=_Loader)  # noqa: S506 -- a subclass of SafeLoader
+    except yaml.YAMLError as err:
+        mark = getattr(err, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        raise ConfigError([f"{where}{line}  not valid YAML: {getattr(err, 'problem', None) or err}"]) from err
+    lines: dict[Key, int] = {}
+    problems = []
+    for key, line, problem in _walk(node) if node else ():
+        lines.setdefault(key, line)
+        if problem:
+            problems.append(f"{where}:{line}  {_dotted(key)}: {problem}")
+    if problems:
+        raise ConfigError(problems)
+    return value, lines
+
+
+def _dotted(key: Sequence[str | int]) -> str:
+    return ".".join(str(part) for part in key)
+
+
+# ---------------------------------------------------------------------------------------------------------- validation
+def _model_at(model: type[BaseModel], key: Sequence[str | int]) -> type[BaseModel] | None:
+    """The schema class that describes the mapping at a key, to offer the nearest of its field names."""
+    current: Any = model
+    for part in key:
+        if not (isinstance(current, type) and issubclass(current, BaseModel)) or isinstance(part, int):
+            return None
+        fields = {f.alias or name: f for name, f in current.model_fields.items()}
+        if part not in fields:
+            return None
+        annotation = fields[part].annotation
+        current = next((a for a in (annotation, *getattr(annotation, "__args__", ())) if isinstance(a, type)
+                        and issubclass(a, BaseModel)), annotation)  # fmt: skip
+    return current if isinstance(current, type) and issubclass(current, BaseModel) else None
+
+
+def _check(model: type[M], value: Any, place: Callable[[Key], str]) -> M:
+    """Validates plain data; all problems in one ConfigError, each with the place that ``place(key)`` names."""
+    if not isinstance(value, dict):
+        raise ConfigError([f"{place(())}  expected a mapping of keys, got {type(value).__name__}"])
+    try:
+        # Through JSON: lists become tuples while numbers and strings stay strictly apart.
+        return model.model_validate_json(json.dumps(value, default=str))
+    except ValidationError as err:
+        problems = []
+        for error in err.errors():
+            key: Key = tuple(error["loc"])
+            message = error["msg"].removeprefix("Value error, ")
+            if error["type"] == "extra_forbidden":
+                owner = _model_at(model, key[:-1])
+                known = [f.alias or name for name, f in owner.model_fields.items()] if owner else []
+                message = "unknown key" + did_you_mean(str(key[-1]), known)
+            elif error["type"] == "missing":
+                message = "is missing"
+            problems.append(f"{place(key)}  {_dotted(key)}: {message}" if key else f"{place(key)}  {message}")
+        raise ConfigError(sorted(set(problems))) from err
+
+
+def _read(model: type[M], path: Path, overrides: Mapping[Key, Any] | None = None) -> M:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as err:
+        raise ConfigError([f"{path}: cannot be read as UTF-8 text: {err}"]) from err
+    value, lines = parse_yaml(text, str(path))
+    overridden: set[Key] = set()
+    for key, new in (overrides or {}).items():
+        value = _put(value, key, new)
+        overridden.add(key)
+
+    def place(key: Key) -> str:
+        if any(key[: len(o)] == o for o in overridden):
+            return f"argument {_dotted(key)}"
+        while key not in lines and key:
+            key = key[:-1]
+        return f"{path}:{lines.get(key, 1)}"
+
+    return _check(model, value, place)
+
+
+def _put(value: Any, key: Key, new: Any) -> Any:
+    """A copy of nested mappings with one value replaced."""
+    if not key:
+        return new
+    inner = value if isinstance(value, dict) else {}
+    return {**inner, key[0]: _put(inner.get(cast(str, key[0])), key[1:], new)}
+
+
+def parse_overrides(arguments: Sequence[str]) -> dict[Key, Any]:
+    """Turns ``train.steps=50`` arguments into keys and values (values are YAML).
+
+    Raises:
+        ConfigError: An argument without ``=``, or a value that is not YAML.
+    """
+    result: dict[Key, Any] = {}
+    for argument in arguments:
+        name, sign, text = argument.partition("=")
+        if not sign or not name:
+            raise ConfigError([f"argument {argument!r}: expected key=value, such as train.steps=50"])
+        result[tuple(name.split("."))] = parse_yaml(text, f"argument {name}")[0]
+    return result
+
+
+def load_list(model: type[M], path: Path) -> tuple[M, ...]:
+    """Loads a YAML file that holds a list of the same thing. Raises ConfigError with every problem in it."""
+    value, lines = parse_yaml(path.read_text(encoding="utf-8"), str(path))
+    items, problems = [], []
+    for i, item in enumerate(value):
+
+        def place(key: Key, i: int = i) -> str:
+            while (i, *key) not in lines and key:
+                key = key[:-1]
+            return f"{path}:{lines[(i, *key)]}"
+
+        try:
+            items.append(_check(model, item, place))
+        except ConfigError as err:
+            problems.extend(err.problems)
+    if problems:
+        raise ConfigError(problems)
+    return tuple(items)
+
+
+def load_region(name: str) -> Region:
+    """Loads a region by name or path. Raises ConfigError with every problem in the file."""
+    return _read(Region, find("regions", name))
+
+
+def load_benchmark(name: str) -> Benchmark:
+    """Loads a benchmark by name or path. Raises ConfigError with every problem in the file."""
+    path = find("benchmarks", name)
+    benchmark = _read(Benchmark, path)
+    _check_source(benchmark.source.reader, benchmark.source.options, str(path))
+    return benchmark
+
+
+def load_recipe(name: str, overrides: Mapping[Key, Any] | None = None) -> Recipe:
+    """Loads a recipe by name or path, with everything it names.
+
+    Args:
+        name: A name that ``ggez ls recipes`` lists, or the path of a YAML file.
+        overrides: Values that win over the file, by key (see parse_overrides).
+
+    Raises:
+        ConfigError: Every problem at once: in the recipe, and in the names it uses.
+    """
+    from ggez_hub import families
+
+    path = find("recipes", name)
+    recipe = _read(Recipe, path, overrides)
+    lines = parse_yaml(path.read_text(encoding="utf-8"), str(path))[1]
+    problems: list[str] = []
+
+    def place(key: Key) -> str:
+        return f"{path}:{lines[key]}" if key in lines else f"argument {_dotted(key)}"
+
+    def use(kind: Kind, key: Key, value: str, load: Callable[[str], object]) -> None:
+        if kind == "families" or value not in files(kind):
+            if value not in files(kind):
+                problems.append(
+                    f"{place(key)}  {_dotted(key)}: unknown {kind[:-1]} {value!r}{did_you_mean(value, files(kind))}"
+                )
+            return
+        try:
+            load(value)
+        except ConfigError as err:
+            problems.extend(err.problems)
+
+    use("regions", ("region",), recipe.region, load_region)
+    use("families", ("family",), recipe.family, str)
+    if recipe.family in files("families") and recipe.train.loss not in (None, *families.get(recipe.family).LOSSES):
+        known = families.get(recipe.family).LOSSES
+        problems.append(
+            f"{place(('train', 'loss'))}  train.loss: unknown loss{did_you_mean(recipe.train.loss or '', known)}"
+        )
+    if recipe.base.recipe:
+        use("recipes", ("base", "recipe"), recipe.base.recipe, str)
+    for side, names in (("global", recipe.sweep.global_), ("regional", recipe.sweep.regional)):
+        for i, benchmark in enumerate(names):
+            use("benchmarks", ("sweep", side, i), benchmark, load_benchmark)
+    both = sorted(set(recipe.sweep.global_) & set(recipe.sweep.regional))
+    if both:
+        problems.append(
+            f"{path}:{lines.get(('sweep',), 1)}  sweep: {both[0]!r} stands on both sides; give each its own"
+        )
+    try:
+        _check_source(recipe.data.reader, recipe.data.options, f"{path}:{lines.get(('data',), 1)}")
+    except ConfigError as err:
+        problems.extend(err.problems)
+    if problems:
+        raise ConfigError(list(dict.fromkeys(problems)))
+    return recipe
+
+
+def _check_source(reader: str, options: Mapping[str, Any], place: str) -> None:
+    from ggez_hub.data import readers
+
+    readers.check(reader, options, place)
+
+
+def recipe_name(name: str) -> str:
+    """The name of a recipe given by name or path: the file stem, which names the run folder."""
+    return find("recipes", name).stem
+
+
+def validate_file(path: Path) -> None:
+    """Checks one YAML file with the code that a run uses.
+
+    Raises:
+        ConfigError: Every problem in the file.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    load(kind_of(path), str(path))
+
+
+def load(kind: Kind, name: str, overrides: Mapping[Key, Any] | None = None) -> BaseModel:
+    """Loads a recipe, region or benchmark. Raises ConfigError with every problem."""
+    if kind == "recipes":
+        return load_recipe(name, overrides)
+    if overrides:
+        raise ConfigError([f"argument {_dotted(next(iter(overrides)))}: only recipes take overrides"])
+    return load_region(name) if kind == "regions" else load_benchmark(name)

@@ -1,0 +1,162 @@
+"""What a region, a benchmark and a recipe may say: strict and frozen, defaults stand here and nowhere else."""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Iso3 = Annotated[str, Field(pattern=r"^[A-Z]{3}$")]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
+Positive = Annotated[int, Field(ge=1)]
+Scalar = str | int | float | bool
+
+
+class Strict(BaseModel):
+    """Unknown keys and silent conversions are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, populate_by_name=True, allow_inf_nan=False)
+
+
+class Region(Strict):
+    """Part of the world that a model is adapted to."""
+
+    title: str
+    countries: tuple[Iso3, ...] = Field(min_length=1)  # whose data is regional
+    kof_countries: tuple[Iso3, ...] = ()  # whose mean is the globalization factor; empty = `countries`
+    kof: dict[int, Annotated[float, Field(ge=0, le=100)]] = {}  # year: printed mean of KOFIpGIdf, 0..100
+
+
+class Source(Strict):
+    """Where rows come from: a reader (a function of ggez_hub.data.readers) and what it needs."""
+
+    reader: Name
+    path: str | None = None  # a file or folder, for readers that need one
+    options: dict[str, Scalar] = {}  # further arguments of the reader
+    columns: dict[str, str] = {}  # our field: their column
+    where: dict[str, tuple[Scalar, ...]] = {}  # field: the values that are kept
+
+
+class Benchmark(Strict):
+    """Questions about pictures, and how answers are scored."""
+
+    title: str
+    source: Source  # a missing `path` means the recipe's own data.path
+    task: Literal["top1", "choice"]  # name the picture among all labels | among four near ones
+    rows: Literal["all", "region", "others"] = "all"  # relative to the recipe's region
+    test: dict[str, tuple[Scalar, ...]] = {}  # field: values that mark test questions
+    selection: dict[
+        str, tuple[Scalar, ...]
+    ] = {}  # ... questions on which alpha is chosen; none of them is a test question
+    synthetic: bool = False
+
+
+class Base(Strict):
+    """The global model: exactly one of a Hub id or folder, another recipe's output, or a random start."""
+
+    id: str | None = None
+    revision: str | None = None
+    license: str | None = None
+    recipe: Name | None = None
+    random: dict[str, int] | None = None  # sizes for the family's write_tiny
+
+    @model_validator(mode="after")
+    def _one_of(self) -> Self:
+        if sum(x is not None for x in (self.id, self.recipe, self.random)) != 1:
+            raise ValueError("give exactly one of id, recipe, random")
+        return self
+
+
+class Data(Source):
+    """The training corpus."""
+
+    license: str | None = None
+    languages: tuple[str, ...] = ("en",)
+    synthetic: bool = False
+
+
+class Filter(Strict):
+    """Which rows of the corpus train the model."""
+
+    region: bool = True  # keep only rows of the region's countries
+    min_reward: float | None = None  # keep rows whose `reward` is at least this (the paper: 3 on a scale of 1 to 5)
+    max_broken: Fraction = 0.1  # more undecodable pictures than this share is an error
+
+
+class Lora(Strict):
+    """Low-rank adaptation (PEFT)."""
+
+    r: Positive = 16
+    lora_alpha: Positive = 16
+    lora_dropout: Fraction = 0.0
+
+
+class Train(Strict):
+    """Fine-tuning with AdamW; the rate falls linearly to zero (paper, section 5.2)."""
+
+    method: Literal["lora", "full"] = "lora"
+    loss: str | None = None  # one of the family's; None = its first
+    lora: Lora = Lora()
+    steps: Positive = 1000
+    batch_size: Positive = 64
+    micro_batch_size: Positive | None = None  # rows in memory at once; None = batch_size
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-4
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    warmup: Annotated[int, Field(ge=0)] = 0  # steps
+    augment: bool = False  # random small affine changes of the pictures
+    checkpoint_steps: Positive = 100
+
+
+class Sweep(Strict):
+    """Measuring the alphas and choosing one."""
+
+    alphas: tuple[Fraction, ...] = (0.0, 0.05, 0.1, 0.25, 0.5, 0.75, 1.0)
+    global_: tuple[Name, ...] = Field(alias="global", min_length=1)
+    regional: tuple[Name, ...] = Field(min_length=1)
+    min_retention: Fraction | None = 0.98  # None = the paper's plain rule
+    globalization: Fraction | None = None  # None = from KOF
+    year: int | None = None  # of the KOF value; None = the newest
+    resamples: Positive = 2000  # bootstrap
+    batch_size: Positive = 256
+
+    @field_validator("alphas")
+    @classmethod
+    def _with_ends(cls, alphas: tuple[float, ...]) -> tuple[float, ...]:
+        return tuple(sorted({0.0, 1.0, *alphas}))
+
+
+class Card(Strict):
+    """What the model card says beyond what was measured."""
+
+    title: str | None = None
+    license: str = "apache-2.0"
+    intended_use: str = ""
+    limits: str = ""
+    cautions: str = ""
+
+
+class Push(Strict):
+    """Where it is published."""
+
+    namespace: str = "ggez-hub"
+
+
+class Recipe(Strict):
+    """One run, from data to a published adapter."""
+
+    title: str
+    family: Name
+    region: Name
+    base: Base
+    data: Data
+    filter: Filter = Filter()
+    train: Train = Train()
+    sweep: Sweep
+    card: Card = Card()
+    push: Push = Push()
+    seed: int = 0
+    notes: tuple[str, ...] = ()
+
+    def section(self, *names: str) -> dict[str, Any]:
+        """The named parts as plain data, as the manifests hash them."""
+        whole = self.model_dump(mode="json", by_alias=True)
+        return {name: whole[name] for name in names}

@@ -1,0 +1,109 @@
+"""From a benchmark to questions: pictures with options, one of which is right."""
+
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ggez_hub.data import images, readers
+from ggez_hub.errors import InputError
+from ggez_hub.schema import Benchmark, Region
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+OPTIONS = 4  # of a multiple choice question
+LOOKS = 8  # pictures of a label whose mean tells which labels look alike
+
+
+@dataclass(frozen=True)
+class Question:
+    """A picture and the texts it is matched with."""
+
+    id: str
+    image: bytes
+    options: tuple[str, ...]
+    answer: int  # place of the right option
+    country: str
+    category: str
+
+
+def questions(benchmark: Benchmark, region: Region, data_path: str | None = None) -> dict[str, list[Question]]:
+    """The questions of a benchmark, ``{"test": [...], "selection": [...]}``.
+
+    Options come from the labels of the whole source: all of them (`top1`), or the right one and the three most like it
+    (`choice`): of the same category, nearest in mean picture. Random options would be too easy to tell apart.
+
+    Args:
+        benchmark: What to ask.
+        region: Decides which rows are regional.
+        data_path: The file of a source that names none.
+
+    Raises:
+        InputError: No test question is left.
+    """
+    import pyarrow as pa
+
+    batches = list(readers.read(benchmark.source, data_path))
+    table = pa.concat_batches(batches) if batches else None
+    root = Path(path).parent if (path := benchmark.source.path or data_path) else None
+    result: dict[str, list[Question]] = {}
+    if table is not None:
+        labels = {
+            label: category or ""
+            for label, category in zip(*(table[n].to_pylist() for n in ("label", "category")), strict=True)
+        }
+        near = _near(table, labels, root) if benchmark.task == "choice" else {}
+        for split, where in (("test", benchmark.test), ("selection", benchmark.selection)):
+            if split == "selection" and not where:
+                continue
+            rows = _side(readers.select(table, where), benchmark, region).to_pylist()
+            result[split] = [_question(row, benchmark.task, tuple(labels), near, root) for row in rows]
+    if not result.get("test"):
+        raise InputError(
+            f"benchmark {benchmark.title!r} has no test question for region {region.title!r}",
+            "its `rows`, `test` and the countries in the data decide which there are",
+        )
+    return result
+
+
+def _side(batch: "pa.RecordBatch", benchmark: Benchmark, region: Region) -> "pa.RecordBatch":
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if benchmark.rows == "all":
+        return batch
+    inside = pc.fill_null(pc.is_in(batch.column("country"), value_set=pa.array(region.countries)), False)
+    return batch.filter(inside if benchmark.rows == "region" else pc.invert(inside))
+
+
+def _question(
+    row: Mapping[str, Any], task: str, labels: tuple[str, ...], near: Mapping[str, Sequence[str]], root: Path | None
+) -> Question:
+    label, category = row["label"], row["category"] or ""
+    options = labels
+    if task == "choice":
+        shuffled = sorted((label, *near[label]), key=lambda option: zlib.crc32(f"{row['id']}/{option}".encode()))
+        options = tuple(shuffled)
+    image = images.fetch(row["image"], root)
+    return Question(str(row["id"]), image, options, options.index(label), row["country"] or "", category)
+
+
+def _near(table: "pa.RecordBatch", labels: Mapping[str, str], root: Path | None) -> dict[str, list[str]]:
+    """The labels most like each label: its own category first, then by distance of mean pictures."""
+    import numpy as np
+
+    looks: dict[str, list[np.ndarray]] = {label: [] for label in labels}
+    for label, image in zip(table["label"].to_pylist(), table["image"].to_pylist(), strict=True):
+        if len(looks[label]) < LOOKS:
+            small = images.decode(images.fetch(image, root)).resize((24, 24))
+            looks[label].append(np.asarray(small, np.float32))
+    names = list(labels)
+    means = np.stack([np.mean(looks[name], axis=0).ravel() for name in names])
+    result = {}
+    for i, name in enumerate(names):
+        distance = np.linalg.norm(means - means[i], axis=1)
+        order = sorted((labels[other] != labels[name], distance[j], other) for j, other in enumerate(names) if j != i)
+        result[name] = [other for _, _, other in order[: OPTIONS - 1]]
+    return result

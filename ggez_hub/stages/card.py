@@ -1,0 +1,240 @@
+"""card: the model cards of the adapter and of the merged checkpoint, from what the run folder holds and nothing else."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ggez_hub import families, hub
+from ggez_hub.model import FACTS, SCHEMA
+from ggez_hub.registry import data_root, load_region
+from ggez_hub.runs import Run, file_hash, read_json, write_json, write_text
+from ggez_hub.schema import Recipe
+
+NEEDS = ("filter", "train", "sweep", "merge")
+RESUMABLE = False
+TEMPLATE = "model.md.j2"
+
+INTENDED = (
+    "For research on, and applications in, the region's culture, with a person who knows the region in the loop. "
+    "Not for judging people, identities or the worth of a tradition."
+)
+LIMITS = (
+    "Measured on the benchmarks above and on nothing else. Countries, languages and communities with few rows are "
+    "served worse; between α = 0 and 1 the model trades global against regional quality."
+)
+CAUTIONS = (
+    "Names, borders and origins of cultural things are often shared or contested between countries; a label here is the "
+    "data's, not a ruling. Sacred objects and rites deserve more care than a caption gives them."
+)
+
+
+def inputs(recipe: Recipe, run: Run) -> dict[str, Any]:
+    """What the stage depends on."""
+    return {
+        "recipe": recipe.model_dump(mode="json", by_alias=True),
+        "name": run.folder.name,
+        "template": file_hash(data_root() / "cards" / TEMPLATE),
+        "stages": {stage: run.outputs_hash(stage) for stage in NEEDS},
+    }
+
+
+def run(recipe: Recipe, run: Run, folder: Path) -> None:
+    """Writes {adapter,merged}/README.md and their ggez.json; full training makes no adapter."""
+    for artefact in artefacts(recipe):
+        write_text(folder / artefact / "README.md", card(recipe, run, artefact))
+        write_json(folder / artefact / FACTS, facts(recipe, run, artefact))
+
+
+def artefacts(recipe: Recipe) -> tuple[str, ...]:
+    """What a recipe publishes."""
+    return ("adapter", "merged") if recipe.train.method == "lora" else ("merged",)
+
+
+def repo_id(recipe: Recipe, name: str, artefact: str, namespace: str | None = None) -> str:
+    """The repository of an artefact: ``<namespace>/<recipe>``, with ``-lora`` for the adapter."""
+    return f"{namespace or recipe.push.namespace}/{name}{'-lora' if artefact == 'adapter' else ''}"
+
+
+def facts(recipe: Recipe, run: Run, artefact: str) -> dict[str, Any]:
+    """The contents of ggez.json: what from_pretrained has to know."""
+    results = read_json(run.stage("sweep") / "results.json")
+    chosen = results["chosen"]
+    return {
+        "schema": SCHEMA,
+        "artefact": artefact,
+        "recipe": run.folder.name,
+        "family": recipe.family,
+        "region": recipe.region,
+        "alpha": chosen["alpha"],
+        "gain": chosen["gain"],
+        "retention": chosen["retention"],
+        "base": {"id": hub.base_name(recipe.base), "revision": recipe.base.revision},
+        "synthetic": results["synthetic"] or recipe.data.synthetic,
+    }
+
+
+# ------------------------------------------------------------------------------------------------------------- the card
+def card(recipe: Recipe, run: Run, artefact: str) -> str:
+    """A model card: metadata, then the rendered template."""
+    results = read_json(run.stage("sweep") / "results.json")
+    metadata = _metadata(recipe, run.folder.name, artefact, results)
+    return f"---\n{metadata.to_yaml()}\n---\n\n{_body(recipe, run, artefact, results)}"
+
+
+def _metadata(recipe: Recipe, name: str, artefact: str, results: Mapping[str, Any]) -> Any:
+    from huggingface_hub import EvalResult, ModelCardData
+
+    family = families.get(recipe.family)
+    chosen = next(p for p in results["points"] if p["alpha"] == results["chosen"]["alpha"])
+    synthetic = results["synthetic"] or recipe.data.synthetic
+    evaluations = [
+        EvalResult(
+            task_type=family.PIPELINE_TAG,
+            dataset_type=benchmark,
+            dataset_name=benchmark + (" (synthetic)" if results["synthetic"] else ""),
+            metric_type="accuracy",
+            metric_name=f"accuracy at α = {chosen['alpha']:g}",
+            metric_value=round(measured["value"], 4),
+        )
+        for benchmark, measured in chosen["benchmarks"].items()
+    ]
+    relation = {}
+    if recipe.base.random is None:
+        relation = {
+            "base_model": hub.base_name(recipe.base),
+            "base_model_relation": "adapter" if artefact == "adapter" else "merge",
+        }
+    return ModelCardData(
+        language=list(recipe.data.languages),
+        license=recipe.card.license,
+        library_name="peft" if artefact == "adapter" else family.LIBRARY_NAME,
+        pipeline_tag=family.PIPELINE_TAG,
+        tags=[
+            "ggez",
+            f"ggez-region:{recipe.region}",
+            "regional-adaptation",
+            "arxiv:2604.11490",
+            *family.TAGS,
+            *(["synthetic"] if synthetic else []),
+            *(["lora"] if artefact == "adapter" else []),
+        ],
+        model_name=repo_id(recipe, name, artefact).partition("/")[2],
+        eval_results=evaluations,
+        **relation,
+    )
+
+
+def _body(recipe: Recipe, run: Run, artefact: str, results: Mapping[str, Any]) -> str:
+    from importlib.metadata import version
+
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    name, region = run.folder.name, load_region(recipe.region)
+    report = read_json(run.stage("filter") / "report.json")
+    after, points = report["countries"]["after"], results["points"]
+    at = {point["alpha"]: point for point in points}
+    trained = run.manifest("train") or {}
+    weights = run.stage("train") / "adapter" / "adapter_model.safetensors"
+    if artefact == "merged":
+        weights = run.stage("merge") / "model"
+    environment = Environment(
+        loader=FileSystemLoader(data_root() / "cards"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+        autoescape=False, keep_trailing_newline=True,  # Markdown, not HTML
+    )  # fmt: skip
+    environment.globals |= {"number": _number, "percent": _percent, "between": _between, "value": _value, "cell": _cell}
+    return environment.get_template(TEMPLATE).render(
+        artefact=artefact,
+        title=recipe.card.title or recipe.title,
+        recipe_name=name,
+        region=region,
+        synthetic=results["synthetic"] or recipe.data.synthetic,
+        base={
+            "name": hub.base_name(recipe.base),
+            "revision": recipe.base.revision,
+            "license": recipe.base.license,
+            "random": recipe.base.random is not None,
+        },
+        snippets=_snippets(recipe, name, artefact),
+        plain_library="peft and transformers" if artefact == "adapter" else families.get(recipe.family).LIBRARY_NAME,
+        points=points,
+        zero=at[0],
+        one=at[1],
+        at_chosen=at[results["chosen"]["alpha"]],
+        chosen=results["chosen"],
+        grp_best=results["grp_best"],
+        min_retention=results["min_retention"],
+        selected_apart=results["selection_apart"],
+        globalization=results["globalization"],
+        benchmarks=list(points[0]["benchmarks"]),
+        benchmark_count=len(points[0]["benchmarks"]),
+        resamples=recipe.sweep.resamples,
+        plot="parity.png",
+        data=recipe.data.model_dump()
+        | {"source": (recipe.data.path and Path(recipe.data.path).name) or "the pocket atlas"},
+        report=report,
+        countries=", ".join(f"{country} {count}" for country, count in after.items()),
+        missing=", ".join(c for c in region.countries if c not in after) if recipe.filter.region else "",
+        training=_training(recipe, run, trained),
+        intended_use=recipe.card.intended_use or INTENDED,
+        limits=recipe.card.limits or LIMITS,
+        cautions=recipe.card.cautions or CAUTIONS,
+        hashes={"examples": file_hash(run.stage("filter") / "examples.parquet"), "weights": file_hash(weights)},
+        seed=recipe.seed,
+        versions=", ".join(f"{library} {number}" for library, number in trained["versions"].items()),
+        version=version("ggez_hub"),
+    )
+
+
+def _training(recipe: Recipe, run: Run, manifest: Mapping[str, Any]) -> str:
+    train = recipe.train
+    log = [json.loads(line) for line in (run.stage("train") / "log.jsonl").read_text().splitlines()]
+    what = (
+        "All weights"
+        if train.method == "full"
+        else f"A LoRA of rank {train.lora.r} (lora_alpha {train.lora.lora_alpha})"
+    )
+    return (
+        f"{what}, AdamW, {train.steps} steps of {train.batch_size} rows, learning rate {train.learning_rate:g} falling "
+        f"linearly to zero after {train.warmup} steps of warm-up, weight decay {train.weight_decay:g}. Loss from "
+        f"{log[0]['loss']:.3f} to {log[-1]['loss']:.3f}. {manifest['seconds']:.0f} seconds on {manifest['hardware']}; energy "
+        "was not measured."
+    )
+
+
+def _snippets(recipe: Recipe, name: str, artefact: str) -> dict[str, str]:
+    """Code that runs as it stands where the repository can be found under its id."""
+    ours = (
+        "from PIL import Image\n\nfrom ggez_hub import RegionalModel\n\n"
+        f'model = RegionalModel.from_pretrained("{repo_id(recipe, name, artefact)}")\n'
+        'picture = Image.new("RGB", (224, 224), "white")  # yours\n'
+        'scores = model.predict([{"image": picture, "options": ["a temple", "a market"]}])\n'
+    )
+    if artefact == "adapter":
+        ours += "model.alpha = 1.0  # all the way to the region, in place\nwith model.at(0.0):  # the global base, for a moment\n    ..."
+    else:
+        ours += "print(scores)"
+    repo, base = repo_id(recipe, name, artefact), recipe.base
+    plain = families.get(recipe.family).usage(repo, hub.base_name(base), base.revision)
+    return {"ours": ours, "plain": plain[artefact]}
+
+
+# ---------------------------------------------------------------------------------------------------- numbers in the card
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f}%"
+
+
+def _between(interval: Sequence[float] | None, show: Any = _number) -> str:
+    return f"[{show(interval[0])}, {show(interval[1])}]" if interval else "[no interval]"
+
+
+def _value(measured: Mapping[str, Any]) -> str:
+    return f"{_number(measured['value'])} {_between(measured['ci95'])}"
+
+
+def _cell(point: Mapping[str, Any], side: str) -> str:
+    return f"**{_number(point[side])}** {_between(point[f'{side}_ci95'])}"

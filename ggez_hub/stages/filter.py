@@ -1,0 +1,106 @@
+"""filter: from a corpus to the rows that train the model (paper, section 4.1)."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from ggez_hub.data import filters, images, readers
+from ggez_hub.errors import InputError
+from ggez_hub.registry import load_region
+from ggez_hub.runs import Run, write_json
+from ggez_hub.schema import Recipe
+
+NEEDS: tuple[str, ...] = ()
+RESUMABLE = False
+BROKEN_SHOWN = 5
+
+
+def inputs(recipe: Recipe, run: Run) -> dict[str, Any]:
+    """What the stage depends on."""
+    region = load_region(recipe.region)
+    return recipe.section("region", "data", "filter") | {
+        "countries": list(region.countries) if recipe.filter.region else [],
+        "files": readers.fingerprint(recipe.data),
+    }
+
+
+def run(recipe: Recipe, run: Run, folder: Path) -> None:
+    """Writes examples.parquet and report.json.
+
+    Raises:
+        InputError: Nothing is left, or too many pictures are broken.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    from tqdm import tqdm
+
+    rules = filters.rules(recipe.filter, load_region(recipe.region))
+    root = Path(recipe.data.path).parent if recipe.data.path else None
+    rows_in, dropped, broken = 0, Counter(dict.fromkeys(rules, 0)), []
+    before: Counter[str] = Counter()
+    after: Counter[str] = Counter()
+    writer = None
+    try:
+        for batch in tqdm(readers.read(recipe.data), desc="filter", unit=" batches"):
+            rows_in += batch.num_rows
+            before.update(batch.column("country").to_pylist())
+            for name, rule in rules.items():
+                kept = batch.filter(rule(batch))
+                dropped[name] += batch.num_rows - kept.num_rows
+                batch = kept
+            batch, bad = _with_pictures(batch, root)
+            broken += bad
+            if batch.num_rows:
+                after.update(batch.column("country").to_pylist())
+                writer = writer or pq.ParquetWriter(folder / "examples.parquet", batch.schema)
+                writer.write_batch(batch)
+    except pa.ArrowInvalid as err:
+        raise InputError(f"{recipe.data.path}: batches of different columns: {err}") from err
+    finally:
+        if writer:
+            writer.close()
+    kept_rows = after.total()
+    report = {
+        "rows": rows_in,
+        "kept": kept_rows,
+        "dropped": dict(dropped) | {"broken picture": len(broken)},
+        "broken": broken[:BROKEN_SHOWN],
+        "countries": {"before": _counts(before), "after": _counts(after)},
+        "unknown_countries": sorted(str(c) for c in before if not (c and len(c) == 3 and c.isupper())),
+    }
+    write_json(folder / "report.json", report)
+    candidates = kept_rows + len(broken)
+    if candidates and len(broken) > recipe.filter.max_broken * candidates:
+        raise InputError(
+            f"{len(broken)} of {candidates} pictures are broken, such as {'; '.join(broken[:3])}",
+            "mend the data, or allow more with filter.max_broken=",
+        )
+    if not kept_rows:
+        reasons = ", ".join(f"{name}: {count}" for name, count in report["dropped"].items())
+        raise InputError(
+            f"no row is left of {rows_in}; dropped by {reasons}",
+            f"region {recipe.region!r} against the countries in the data: {', '.join(_counts(before)) or 'none'}",
+        )
+
+
+def _with_pictures(batch: Any, root: Path | None) -> tuple[Any, list[str]]:
+    """The rows whose pictures decode, with their bytes; and what was wrong with the others."""
+    import pyarrow as pa
+
+    good, pictures, broken = [], [], []
+    for i, image in enumerate(batch.column("image").to_pylist()):
+        try:
+            data = images.fetch(image, root)
+            images.decode(data)
+        except images.BrokenImage as err:
+            broken.append(f"row {batch.column('id')[i].as_py() or i}: {err.message}")
+        else:
+            good.append(i)
+            pictures.append({"bytes": data, "path": image["path"]})
+    place = batch.schema.get_field_index("image")
+    batch = batch.take(pa.array(good, pa.int64()))
+    return batch.set_column(place, "image", pa.array(pictures, batch.schema.field("image").type)), broken
+
+
+def _counts(counter: Counter[str]) -> dict[str, int]:
+    return {str(name): count for name, count in counter.most_common()}

@@ -1,0 +1,81 @@
+"""push: one repository per artefact, everything at its root, in the layout that the libraries load unchanged."""
+
+import shutil
+from pathlib import Path
+
+from ggez_hub import hub
+from ggez_hub.errors import InputError
+from ggez_hub.runs import Run, file_hash
+from ggez_hub.schema import Recipe
+from ggez_hub.stages import card
+
+NEEDS = ("train", "sweep", "merge", "card")
+PROCESSOR_FILES = ("*token*", "*processor*", "*.jinja", "vocab*", "merges.txt", "spiece.model")
+
+
+def layout(recipe: Recipe, run: Run, artefact: str) -> dict[str, Path]:
+    """The files of a repository: name at its root -> where it lies in the run folder.
+
+    Raises:
+        InputError: The run is not complete.
+    """
+    lacking = [stage for stage in NEEDS if run.manifest(stage) is None]
+    if lacking:
+        raise InputError(f"{run.folder}: not done yet: {', '.join(lacking)}", f"ggez run {run.folder.name}")
+    files: dict[str, Path] = {}
+    if artefact == "adapter":
+        base = hub.base_folder(recipe.base, run)
+        files |= {p.name: p for pattern in PROCESSOR_FILES for p in sorted(base.glob(pattern))}
+        folder = run.stage("train") / "adapter"
+    else:
+        folder = run.stage("merge") / "model"
+    files |= {p.name: p for p in sorted(folder.iterdir())}
+    files |= {"results.json": run.stage("sweep") / "results.json", "parity.png": run.stage("sweep") / "parity.png"}
+    files |= {"recipe.yaml": run.folder / "recipe.yaml"}
+    return files | {p.name: p for p in sorted((run.stage("card") / artefact).iterdir())}
+
+
+def to_folder(recipe: Recipe, run: Run, target: Path, namespace: str | None = None) -> list[tuple[Path, bool]]:
+    """Writes the repositories as ``target/<namespace>/<name>/``, each all or nothing.
+
+    Args:
+        recipe: The recipe.
+        run: Its run folder.
+        target: The folder that stands for the Hub.
+        namespace: Whose repositories; None = the recipe's.
+
+    Returns:
+        Each repository's folder, and whether anything in it was written; the same run twice writes nothing.
+
+    Raises:
+        InputError: The run is not complete, or a folder of that name holds something else.
+    """
+    plans = {
+        target / card.repo_id(recipe, run.folder.name, artefact, namespace): layout(recipe, run, artefact)
+        for artefact in card.artefacts(recipe)
+    }
+    for repository in plans:
+        if repository.exists() and not (repository / card.FACTS).is_file() and any(repository.iterdir()):
+            raise InputError(
+                f"{repository}: holds something else; it is left as it is", "give another --to or --namespace"
+            )
+    return [(repository, _mirror(files, repository)) for repository, files in plans.items()]
+
+
+def _mirror(files: dict[str, Path], repository: Path) -> bool:
+    """Makes a folder hold exactly these files. Returns whether it did not already."""
+    there = {p.relative_to(repository).as_posix(): p for p in repository.rglob("*") if p.is_file()}
+    if there.keys() == files.keys() and all(file_hash(there[name]) == file_hash(files[name]) for name in files):
+        return False
+    partial = repository.with_name(f".{repository.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        for name, file in files.items():
+            shutil.copyfile(file, partial / name)
+        shutil.rmtree(repository, ignore_errors=True)
+        partial.rename(repository)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    return True
