@@ -1,4 +1,4 @@
-"""The command line. Data goes to stdout, talk and progress to stderr; every error ends in one message and an exit code."""
+"""The command line. Data goes to stdout, talk and progress to stderr; an error is one message and an exit code."""
 
 import errno
 import json
@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 import click
 
-from ggez_hub import registry
+from ggez_hub import recipes, registry
 from ggez_hub.errors import ConfigError, GgezError, InputError
 
 RECIPE = click.argument("recipe")
@@ -38,7 +38,7 @@ def put_json(value: Any) -> None:
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="ggez_hub", message="ggez_hub %(version)s")
-def cli() -> None:
+def cli() -> None:  # noqa: D301 -- click reads the backspace
     """Regional adapters for vision-language models, from one YAML file to a published model.
 
     \b
@@ -88,8 +88,8 @@ def show(name: str, overrides: tuple[str, ...], as_json: bool) -> None:
 @click.argument("path", type=click.Path(path_type=Path))
 def cp(name: str, path: Path) -> None:
     """Copy a recipe, region or benchmark, to edit it."""
-    kinds = [kind for kind in registry.SCHEMAS if name in registry.files(kind)]
-    source = registry.find(kinds[0] if kinds else "recipes", name)
+    kind: registry.Kind = next((kind for kind in registry.KINDS[:3] if name in registry.files(kind)), "recipes")
+    source = registry.find(kind, name)
     target = path / source.name if path.is_dir() else path
     if target.suffix not in (".yaml", ".yml"):
         raise InputError(f"{target}: expected a name that ends in .yaml", f"ggez cp {name} {target}.yaml")
@@ -104,11 +104,11 @@ def cp(name: str, path: Path) -> None:
 @click.argument("paths", nargs=-1, type=click.Path(path_type=Path))
 def validate(paths: tuple[Path, ...]) -> None:
     """Check YAML files (all shipped ones, if none is given) with the code that a run uses."""
-    files = paths or [path for kind in registry.SCHEMAS for path in registry.files(kind).values()]
+    files = paths or [path for kind in registry.KINDS[:3] for path in registry.files(kind).values()]
     problems: list[str] = []
     for path in files:
         try:
-            registry.validate_file(path)
+            recipes.validate_file(path)
         except ConfigError as err:
             problems += err.problems
     if problems:
@@ -197,14 +197,13 @@ def demo(family: str, out: str) -> None:
     from ggez_hub.errors import did_you_mean
     from ggez_hub.stages import push as stage
 
-    recipes = {
-        name.removeprefix("pocket-sea-"): name for name in registry.files("recipes") if name.startswith("pocket-sea-")
-    }
-    if family not in (*recipes, "all"):
-        raise InputError(f"no pocket recipe of family {family!r}{did_you_mean(family, (*recipes, 'all'))}")
-    for name in recipes.values() if family == "all" else (recipes[family],):
+    prefix = "pocket-sea-"
+    shown = {name.removeprefix(prefix): name for name in registry.files("recipes") if name.startswith(prefix)}
+    if family not in (*shown, "all"):
+        raise InputError(f"no pocket recipe of family {family!r}{did_you_mean(family, (*shown, 'all'))}")
+    for name in shown.values() if family == "all" else (shown[family],):
         run = _run(name, (), out, "card")
-        loaded = registry.load_recipe(name)
+        loaded = recipes.load_recipe(name)
         adapter, *_ = [folder for folder, _ in stage.to_folder(loaded, run, Path(out) / "hub")]
         say(f"""
 load it:    from ggez_hub import RegionalModel
@@ -218,8 +217,8 @@ all repositories: {Path(out) / "hub"}""")
 def _open(recipe: str, overrides: Sequence[str], out: str) -> tuple[Any, Any]:
     from ggez_hub.runs import Run
 
-    loaded = registry.load_recipe(recipe, registry.parse_overrides(overrides))
-    return loaded, Run(Path(out) / registry.recipe_name(recipe))
+    loaded = recipes.load_recipe(recipe, registry.parse_overrides(overrides))
+    return loaded, Run(Path(out) / recipes.recipe_name(recipe))
 
 
 def _run(recipe: str, overrides: Sequence[str], out: str, until: str) -> Any:
@@ -227,9 +226,7 @@ def _run(recipe: str, overrides: Sequence[str], out: str, until: str) -> Any:
     from ggez_hub import describe, pipeline
 
     loaded, run = _open(recipe, overrides, out)
-    say(
-        f"{loaded.title}: {' → '.join(pipeline.STAGES[: pipeline.STAGES.index(until) + 1] if until in pipeline.STAGES else ())}"
-    )
+    say(loaded.title)
     for step in pipeline.execute(loaded, run, until):
         say(f"{step.stage:8} {step.reason or 'done already'}")
     results = run.stage("sweep") / "results.json"
@@ -238,7 +235,7 @@ def _run(recipe: str, overrides: Sequence[str], out: str, until: str) -> Any:
     return run
 
 
-# --------------------------------------------------------------------------------------------------------------- numbers
+# -------------------------------------------------------------------------------------------------------------- numbers
 @cli.command(epilog="Example: ggez grp --global 63.5 --regional 56.3 --region sea")
 @click.option("--global", "global_", type=float, required=True, help="Global quality.")
 @click.option("--regional", type=float, required=True, help="Regional quality, on the same scale.")
@@ -283,12 +280,11 @@ def kof_import(file: Path) -> None:
     found = kof.import_file(file)
     for warning in found.warnings:
         say(f"warning: {warning}")
-    say(
-        f"{found.countries} countries, {found.first_year} to {found.last_year}, from {found.name}; it wins over the printed table from now on"
-    )
+    say(f"{found.countries} countries, {found.first_year} to {found.last_year}, from {found.name}")
+    say("it wins over the printed table from now on")
 
 
-# ---------------------------------------------------------------------------------------------------------------- ending
+# --------------------------------------------------------------------------------------------------------------- ending
 def main() -> NoReturn:
     """Runs the command line and turns every outcome into an exit code."""
     sys.exit(_guarded(lambda: cli.main(standalone_mode=False)))
@@ -313,9 +309,8 @@ def _guarded(call: Callable[[], Any]) -> int:
         return 0
     except Exception as err:  # noqa: BLE001 -- told apart here, once: a full disk, or a bug
         if _disk_full(err):
-            say(
-                "error: the disk is full, nothing half-written is left\n  hint: free some space; the same command goes on from here"
-            )
+            say("error: the disk is full; nothing half-written is left")
+            say("  hint: free some space; the same command goes on from here")
             return 2
         import traceback
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ggez_hub import registry
+from ggez_hub import recipes, registry
 from ggez_hub.errors import ConfigError, did_you_mean
 from ggez_hub.runs import flat
 
@@ -48,7 +48,7 @@ def values(name: str, overrides: Sequence[str] = ()) -> list[Row]:
         return [*rows, ("lora_targets", family.lora_targets(), f"families/{name}.py")]
     path = registry.find(kind, name)
     given = registry.parse_overrides(overrides)
-    loaded = registry.load(kind, name, given)
+    loaded = recipes.load(kind, name, given)
     lines = registry.parse_yaml(path.read_text(encoding="utf-8"), str(path))[1]
     rows = []
     for key, value in flat(loaded.model_dump(mode="json", by_alias=True)).items():
@@ -85,9 +85,8 @@ def results_table(results: Mapping[str, Any]) -> str:
             for text, alpha in (("chosen", chosen["alpha"]), ("highest GRP", best["alpha"]))
             if alpha == point["alpha"]
         ]
-        lines.append(
-            f"{point['alpha']:6.2f} {point['global']:8.3f} {point['regional']:9.3f} {point['grp']:7.3f}  {', '.join(marks)}"
-        )
+        numbers = f"{point['alpha']:6.2f} {point['global']:8.3f} {point['regional']:9.3f} {point['grp']:7.3f}"
+        lines.append(f"{numbers}  {', '.join(marks)}".rstrip())
     lines += ["", *(f"{label} α = {judged['alpha']:g}: gain {_with_interval(judged, 'gain')}, retention "
                     f"{_with_interval(judged, 'retention')}, GRP {judged['grp']:.3f}"
                     for label, judged in (("chosen", chosen), ("plain rule", best)))]  # fmt: skip

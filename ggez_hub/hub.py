@@ -1,14 +1,16 @@
-"""The one place that knows where models come from: shipped with the package, a local folder, or the Hub."""
+"""The one place that knows where models come from and what they are called: shipped, in a folder, or on the Hub."""
 
 import os
 from pathlib import Path
 
 from ggez_hub.errors import HubError, InputError
 from ggez_hub.runs import Run
-from ggez_hub.schema import Base
+from ggez_hub.schema import Base, Recipe
 
 SHIPPED = Path(__file__).parent / "pocket" / "models"  # folders named like the repositories of the namespace below
 NAMESPACE = "ggez-hub"
+FACTS = "ggez.json"  # our own facts at the root of a published repository
+SCHEMA = 1  # of that file
 SAFE_FILES = ("*.safetensors", "*.json", "*.jinja", "*.txt", "*.md", "*.yaml", "*.model")  # no pickle, no code
 
 
@@ -72,3 +74,13 @@ def base_folder(base: Base, run: Run) -> Path:
 def base_name(base: Base) -> str:
     """What a base is called on cards and in adapter_config.json: a Hub id."""
     return base.id or f"{NAMESPACE}/{base.recipe}" if (base.id or base.recipe) else "random weights"
+
+
+def artefacts(recipe: Recipe) -> tuple[str, ...]:
+    """What a recipe publishes: full training makes no adapter."""
+    return ("adapter", "merged") if recipe.train.method == "lora" else ("merged",)
+
+
+def repo_id(recipe: Recipe, name: str, artefact: str, namespace: str | None = None) -> str:
+    """The repository of an artefact: ``<namespace>/<recipe>``, with ``-lora`` for the adapter."""
+    return f"{namespace or recipe.push.namespace}/{name}{'-lora' if artefact == 'adapter' else ''}"

@@ -138,7 +138,7 @@ def _spans(years: Mapping[int, object]) -> str:
     return ", ".join(str(a) if a == b else f"{a} to {b}" for a, b in spans)
 
 
-# ------------------------------------------------------------------------------------------------------------- import
+# --------------------------------------------------------------------------------------------------------------- import
 def import_file(path: str | Path) -> KofImport:
     """Reads an official KOF file and keeps its KOFIpGIdf values in the user's data folder, where lookup finds them.
 

@@ -19,7 +19,7 @@ Point = TypeVar("Point", bound=Mapping[str, Any])
 Values = TypeVar("Values")  # a float, a numpy array, a torch tensor, or a mapping of names to these
 
 
-# --------------------------------------------------------------------------------------------------------- measures
+# ------------------------------------------------------------------------------------------------------------- measures
 def grp(global_quality: float, regional_quality: float, globalization: float) -> float:
     """Global-regional parity (section 3.2): ``GRP = globalization * Q_global + (1 - globalization) * Q_regional``.
 
@@ -68,7 +68,7 @@ def retention(global_: float, base_global: float) -> float | None:
     return global_ / base_global if base_global else None
 
 
-# ------------------------------------------------------------------------------------------------------------ merge
+# ---------------------------------------------------------------------------------------------------------------- merge
 def interpolate(base: Values, regional: Values, alpha: float) -> Values:
     """Merges two models (section 4.2): ``theta(alpha) = alpha * theta_regional + (1 - alpha) * theta_base``.
 
@@ -145,7 +145,7 @@ def _widened(values: Any) -> Any:
     return values.astype("float32") if hasattr(values, "dtype") and values.dtype.itemsize < 4 else values
 
 
-# ---------------------------------------------------------------------------------------------------------- selection
+# ------------------------------------------------------------------------------------------------------------ selection
 def choose_alpha(points: Sequence[Point], min_retention: float | None = 0.98) -> tuple[Point, Point]:
     """Chooses among measured alphas (section 4.2): ``alpha* = argmax GRP(theta(alpha))``, if global quality is kept.
 

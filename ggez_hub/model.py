@@ -15,9 +15,6 @@ if TYPE_CHECKING:
     import numpy as np
     from huggingface_hub import ModelCard
 
-FACTS = "ggez.json"  # our own facts at the root of a published repository
-SCHEMA = 1  # of that file
-
 
 class RegionalModel:
     """A regional model in memory, with a live alpha between the global base (0) and the region (1).
@@ -59,15 +56,17 @@ class RegionalModel:
 
         root = hub.fetch(str(name), revision)
         home, weights = root, root
-        if not (home / FACTS).is_file() and (root / "card" / "adapter" / FACTS).is_file():
+        if not (home / hub.FACTS).is_file() and (root / "card" / "adapter" / hub.FACTS).is_file():
             home, weights = root / "card" / "adapter", root / "train" / "adapter"
-        if not (home / FACTS).is_file():
+        if not (home / hub.FACTS).is_file():
             raise InputError(
-                f"{name}: no {FACTS}, so not a model that ggez_hub published", "load it with its own library"
+                f"{name}: no {hub.FACTS}, so not a model that ggez_hub published", "load it with its own library"
             )
-        facts = read_json(home / FACTS)
-        if facts.get("schema") != SCHEMA:
-            raise InputError(f"{name}: {FACTS} has schema {facts.get('schema')}, expected {SCHEMA}", "update ggez_hub")
+        facts = read_json(home / hub.FACTS)
+        if facts.get("schema") != hub.SCHEMA:
+            raise InputError(
+                f"{name}: {hub.FACTS} has schema {facts.get('schema')}, expected {hub.SCHEMA}", "update ggez_hub"
+            )
         card = ModelCard.load(home / "README.md")
         family = families.get(facts["family"])
         if facts["artefact"] == "merged":

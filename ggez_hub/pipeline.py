@@ -4,9 +4,9 @@ import importlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
-from ggez_hub import registry
+from ggez_hub import recipes
 from ggez_hub.errors import InputError, did_you_mean
 from ggez_hub.registry import Key
 from ggez_hub.runs import Run, write_text
@@ -38,8 +38,7 @@ class Step:
 
 def stage_module(name: str) -> Stage:
     """The module of a stage."""
-    module: Stage = importlib.import_module(f"ggez_hub.stages.{name}")  # type: ignore[assignment]
-    return module
+    return cast(Stage, importlib.import_module(f"ggez_hub.stages.{name}"))
 
 
 def plan(recipe: Recipe, run: Run, until: str = STAGES[-1]) -> list[Step]:
@@ -102,8 +101,8 @@ def run(
     Raises:
         InputError: The recipe, its data or its base cannot be used.
     """
-    recipe = registry.load_recipe(name, overrides)
-    folder = Run(Path(out) / registry.recipe_name(name))
+    recipe = recipes.load_recipe(name, overrides)
+    folder = Run(Path(out) / recipes.recipe_name(name))
     for _ in execute(recipe, folder, until):
         pass
     return folder

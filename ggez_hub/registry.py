@@ -1,7 +1,7 @@
 """Name <-> file. What is in the folder is what is registered: no table to keep.
 
-Every file is read through the same strict code, whoever asks (validate, show, run), and all its problems are reported at
-once with file and line.
+Every file is read through the same strict code, whoever asks (validate, show, run), and all its problems are reported
+at once with file and line.
 """
 
 import json
@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeVar, cast
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from ggez_hub.errors import ConfigError, InputError, did_you_mean
+from ggez_hub.errors import ConfigError, did_you_mean
 from ggez_hub.schema import Benchmark, Recipe, Region
 
 Kind = Literal["recipes", "regions", "benchmarks", "families"]
@@ -72,7 +72,7 @@ def find(kind: Kind, name: str) -> Path:
     raise ConfigError([f"unknown {kind[:-1]} {name!r}{did_you_mean(name, known)}"], f"ggez ls {kind}")
 
 
-# ---------------------------------------------------------------------------------------------------------------- YAML
+# ----------------------------------------------------------------------------------------------------------------- YAML
 class _Loader(yaml.SafeLoader):
     """YAML as people write it: `2e-3` is a number, `no` and `NO` (Norway) are strings, a repeated key is an error."""
 
@@ -119,20 +119,21 @@ def parse_yaml(text: str, where: str) -> tuple[Any, dict[Key, int]]:
         raise ConfigError([f"{where}{line}  not valid YAML: {getattr(err, 'problem', None) or err}"]) from err
     lines: dict[Key, int] = {}
     problems = []
-    for key, line, problem in _walk(node) if node else ():
-        lines.setdefault(key, line)
+    for key, number, problem in _walk(node) if node else ():
+        lines.setdefault(key, number)
         if problem:
-            problems.append(f"{where}:{line}  {_dotted(key)}: {problem}")
+            problems.append(f"{where}:{number}  {dotted(key)}: {problem}")
     if problems:
         raise ConfigError(problems)
     return value, lines
 
 
-def _dotted(key: Sequence[str | int]) -> str:
+def dotted(key: Sequence[str | int]) -> str:
+    """A key as people write it: ``sweep.alphas.0``."""
     return ".".join(str(part) for part in key)
 
 
-# ---------------------------------------------------------------------------------------------------------- validation
+# ----------------------------------------------------------------------------------------------------------- validation
 def _model_at(model: type[BaseModel], key: Sequence[str | int]) -> type[BaseModel] | None:
     """The schema class that describes the mapping at a key, to offer the nearest of its field names."""
     current: Any = model
@@ -166,11 +167,12 @@ def _check(model: type[M], value: Any, place: Callable[[Key], str]) -> M:
                 message = "unknown key" + did_you_mean(str(key[-1]), known)
             elif error["type"] == "missing":
                 message = "is missing"
-            problems.append(f"{place(key)}  {_dotted(key)}: {message}" if key else f"{place(key)}  {message}")
+            problems.append(f"{place(key)}  {dotted(key)}: {message}" if key else f"{place(key)}  {message}")
         raise ConfigError(sorted(set(problems))) from err
 
 
-def _read(model: type[M], path: Path, overrides: Mapping[Key, Any] | None = None) -> M:
+def read(model: type[M], path: Path, overrides: Mapping[Key, Any] | None = None) -> M:
+    """Reads one file into its schema. Raises ConfigError with every problem, each at its line."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as err:
@@ -183,7 +185,7 @@ def _read(model: type[M], path: Path, overrides: Mapping[Key, Any] | None = None
 
     def place(key: Key) -> str:
         if any(key[: len(o)] == o for o in overridden):
-            return f"argument {_dotted(key)}"
+            return f"argument {dotted(key)}"
         while key not in lines and key:
             key = key[:-1]
         return f"{path}:{lines.get(key, 1)}"
@@ -217,7 +219,8 @@ def parse_overrides(arguments: Sequence[str]) -> dict[Key, Any]:
 def load_list(model: type[M], path: Path) -> tuple[M, ...]:
     """Loads a YAML file that holds a list of the same thing. Raises ConfigError with every problem in it."""
     value, lines = parse_yaml(path.read_text(encoding="utf-8"), str(path))
-    items, problems = [], []
+    items: list[M] = []
+    problems: list[str] = []
     for i, item in enumerate(value):
 
         def place(key: Key, i: int = i) -> str:
@@ -236,101 +239,4 @@ def load_list(model: type[M], path: Path) -> tuple[M, ...]:
 
 def load_region(name: str) -> Region:
     """Loads a region by name or path. Raises ConfigError with every problem in the file."""
-    return _read(Region, find("regions", name))
-
-
-def load_benchmark(name: str) -> Benchmark:
-    """Loads a benchmark by name or path. Raises ConfigError with every problem in the file."""
-    path = find("benchmarks", name)
-    benchmark = _read(Benchmark, path)
-    _check_source(benchmark.source.reader, benchmark.source.options, str(path))
-    return benchmark
-
-
-def load_recipe(name: str, overrides: Mapping[Key, Any] | None = None) -> Recipe:
-    """Loads a recipe by name or path, with everything it names.
-
-    Args:
-        name: A name that ``ggez ls recipes`` lists, or the path of a YAML file.
-        overrides: Values that win over the file, by key (see parse_overrides).
-
-    Raises:
-        ConfigError: Every problem at once: in the recipe, and in the names it uses.
-    """
-    from ggez_hub import families
-
-    path = find("recipes", name)
-    recipe = _read(Recipe, path, overrides)
-    lines = parse_yaml(path.read_text(encoding="utf-8"), str(path))[1]
-    problems: list[str] = []
-
-    def place(key: Key) -> str:
-        return f"{path}:{lines[key]}" if key in lines else f"argument {_dotted(key)}"
-
-    def use(kind: Kind, key: Key, value: str, load: Callable[[str], object]) -> None:
-        if kind == "families" or value not in files(kind):
-            if value not in files(kind):
-                problems.append(
-                    f"{place(key)}  {_dotted(key)}: unknown {kind[:-1]} {value!r}{did_you_mean(value, files(kind))}"
-                )
-            return
-        try:
-            load(value)
-        except ConfigError as err:
-            problems.extend(err.problems)
-
-    use("regions", ("region",), recipe.region, load_region)
-    use("families", ("family",), recipe.family, str)
-    if recipe.family in files("families") and recipe.train.loss not in (None, *families.get(recipe.family).LOSSES):
-        known = families.get(recipe.family).LOSSES
-        problems.append(
-            f"{place(('train', 'loss'))}  train.loss: unknown loss{did_you_mean(recipe.train.loss or '', known)}"
-        )
-    if recipe.base.recipe:
-        use("recipes", ("base", "recipe"), recipe.base.recipe, str)
-    for side, names in (("global", recipe.sweep.global_), ("regional", recipe.sweep.regional)):
-        for i, benchmark in enumerate(names):
-            use("benchmarks", ("sweep", side, i), benchmark, load_benchmark)
-    both = sorted(set(recipe.sweep.global_) & set(recipe.sweep.regional))
-    if both:
-        problems.append(
-            f"{path}:{lines.get(('sweep',), 1)}  sweep: {both[0]!r} stands on both sides; give each its own"
-        )
-    try:
-        _check_source(recipe.data.reader, recipe.data.options, f"{path}:{lines.get(('data',), 1)}")
-    except ConfigError as err:
-        problems.extend(err.problems)
-    if problems:
-        raise ConfigError(list(dict.fromkeys(problems)))
-    return recipe
-
-
-def _check_source(reader: str, options: Mapping[str, Any], place: str) -> None:
-    from ggez_hub.data import readers
-
-    readers.check(reader, options, place)
-
-
-def recipe_name(name: str) -> str:
-    """The name of a recipe given by name or path: the file stem, which names the run folder."""
-    return find("recipes", name).stem
-
-
-def validate_file(path: Path) -> None:
-    """Checks one YAML file with the code that a run uses.
-
-    Raises:
-        ConfigError: Every problem in the file.
-    """
-    if not path.is_file():
-        raise InputError(f"{path}: no such file")
-    load(kind_of(path), str(path))
-
-
-def load(kind: Kind, name: str, overrides: Mapping[Key, Any] | None = None) -> BaseModel:
-    """Loads a recipe, region or benchmark. Raises ConfigError with every problem."""
-    if kind == "recipes":
-        return load_recipe(name, overrides)
-    if overrides:
-        raise ConfigError([f"argument {_dotted(next(iter(overrides)))}: only recipes take overrides"])
-    return load_region(name) if kind == "regions" else load_benchmark(name)
+    return read(Region, find("regions", name))

@@ -1,7 +1,8 @@
-"""A run folder: one sub-folder per stage, each with a manifest that is written last, so that its presence means complete.
+"""A run folder: one sub-folder per stage, each with a manifest that is written last, so its presence means complete.
 
-A stage writes into a hidden folder beside its own (``.train``), which is renamed when it is complete. A killed run leaves
-at most that hidden folder; the next run continues in it if the stage can (and its inputs are the same), or removes it.
+A stage writes into a hidden folder beside its own (``.train``), which is renamed when it is complete. A killed run
+leaves at most that hidden folder; the next run continues in it if the stage can and its inputs are the same, or else
+removes it.
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""Writes a contact sheet of the pocket atlas: python scripts/contact_sheet.py OUT.png [--only FILE_STEM] [--nuisance]."""
+"""Writes a contact sheet of the pocket atlas."""
 
 import argparse
 from pathlib import Path

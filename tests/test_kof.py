@@ -70,7 +70,7 @@ def sea_mean(year: int) -> float:
     return sum(made_up(code, year) for code in load_region("sea").kof_countries) / 10
 
 
-# ------------------------------------------------------------------------------------------------- the printed table
+# ---------------------------------------------------------------------------------------------------- the printed table
 def test_all_cells_of_table_16(shared: Path) -> None:
     with open(shared / "paper" / "table16_kof_by_region_year.csv", encoding="utf-8") as file:
         cells = [(name.lower(), int(row["year"]), float(cell))
@@ -118,7 +118,7 @@ def test_values_in_a_region_file_of_ones_own_are_not_called_the_papers(tmp_path:
         lookup(str(region), 2022)
 
 
-# ------------------------------------------------------------------------------------------------------- the regions
+# ---------------------------------------------------------------------------------------------------------- the regions
 def test_regions_are_the_world_banks(shared: Path) -> None:
     with open(shared / "references" / "world_bank_regions.csv", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
@@ -135,7 +135,7 @@ def test_southeast_asia_has_eleven_countries_and_ten_in_the_index() -> None:
     assert set(sea.countries) - set(sea.kof_countries) == {"TLS"}
 
 
-# ------------------------------------------------------------------------------------------------------------ import
+# --------------------------------------------------------------------------------------------------------------- import
 @pytest.mark.parametrize("kind", ["xlsx", "csv", "csv-cp1252", "csv-bom", "shuffled"])
 def test_imported_file_wins_over_the_printed_table(tmp_path: Path, kind: str) -> None:
     rows = official()
@@ -220,7 +220,7 @@ def test_data_folder_defaults_to_the_users(monkeypatch: pytest.MonkeyPatch, tmp_
     assert home() == tmp_path / "elsewhere"
 
 
-# ---------------------------------------------------------------------------------------------------- unusable files
+# ------------------------------------------------------------------------------------------------------- unusable files
 def change(rows: list[list[Any]], column: int, new: Any) -> list[list[Any]]:
     """The rows with one cell of the first row (row 2 of the file) replaced."""
     rows[0][column] = new

@@ -47,7 +47,7 @@ def point(row: dict[str, Any], global_: float, regional: float) -> dict[str, Any
     return {"alpha": row["beta"], "global": global_, "regional": regional, "grp": value, "printed": row["grp"]}
 
 
-# --------------------------------------------------------------------------------------------------------- the paper
+# ------------------------------------------------------------------------------------------------------------ the paper
 def test_table_1_grp_to_the_printed_digit(shared: Path) -> None:
     points = vlm_points(shared)
     assert len(points) == 6
@@ -70,7 +70,7 @@ def test_the_papers_own_choices(shared: Path) -> None:
         assert (kept or 0) > 0.98
 
 
-# --------------------------------------------------------------------------------------------------------- measures
+# ------------------------------------------------------------------------------------------------------------- measures
 @given(fractions, fractions, fractions)
 def test_grp_lies_between_its_two_qualities(global_: float, regional: float, globalization: float) -> None:
     low, high = sorted((global_, regional))
@@ -97,7 +97,7 @@ def test_gain_and_retention() -> None:
     assert retention(0.5, 0.0) is None
 
 
-# ------------------------------------------------------------------------------------------------------- interpolate
+# ---------------------------------------------------------------------------------------------------------- interpolate
 @given(weights, weights, fractions)
 def test_interpolate_is_the_formula(base: float, regional: float, alpha: float) -> None:
     expected = alpha * regional + (1 - alpha) * base
@@ -193,7 +193,7 @@ def test_alpha_outside_0_to_1_is_refused(alpha: float) -> None:
         interpolate(0.0, 1.0, alpha)
 
 
-# ------------------------------------------------------------------------------------------------------ choose_alpha
+# --------------------------------------------------------------------------------------------------------- choose_alpha
 def measured(*rows: tuple[float, float, float], globalization: float = 0.43) -> list[dict[str, float]]:
     keys = ("alpha", "global", "regional", "grp")
     return [dict(zip(keys, (a, g, r, grp(g, r, globalization)), strict=True)) for a, g, r in rows]

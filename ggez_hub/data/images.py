@@ -31,7 +31,8 @@ def fetch(image: dict[str, Any] | None, root: Path | None = None) -> bytes:
     from ggez_hub.pocket import atlas
 
     if image and image["bytes"]:
-        return bytes(image["bytes"])
+        data: bytes = image["bytes"]
+        return data
     path = (image or {}).get("path")
     if not path:
         raise BrokenImage("no picture in the row")
@@ -39,7 +40,7 @@ def fetch(image: dict[str, Any] | None, root: Path | None = None) -> bytes:
         return atlas.picture(path)
     if root is None:
         raise BrokenImage(f"{path}: the picture is not in the file")
-    file = (root / path).resolve()
+    file: Path = (root / path).resolve()
     if not file.is_relative_to(root.resolve()) or not file.is_file():
         raise BrokenImage(f"{path}: no such picture below {root}")
     return file.read_bytes()

@@ -1,7 +1,7 @@
 """Corpus readers: each turns a source into Arrow batches of rows. A new corpus is one function here.
 
-A row has the fields of ROW; a reader may leave any of them out and add others (which `where` can select on). Pictures are
-references until a row is kept: {bytes, path} as in the `datasets` library's Image feature, see ggez_hub.data.images.
+A row has the fields of row_schema; a reader may leave any of them out and add others, which `where` can select on.
+Pictures are references until a row is kept: {bytes, path}, as in the `datasets` library, see ggez_hub.data.images.
 """
 
 import inspect
@@ -30,7 +30,7 @@ def row_schema() -> "pa.Schema":
     return pa.schema(list(types.items()))
 
 
-# ------------------------------------------------------------------------------------------------------------- readers
+# -------------------------------------------------------------------------------------------------------------- readers
 def pocket(
     *, train: int = 0, selection: int = 0, test: int = 0, held_back: int | None = None
 ) -> Iterator["pa.RecordBatch"]:
@@ -99,7 +99,7 @@ def _parquet_files(path: str) -> list[Path]:
 READERS: dict[str, Callable[..., Iterator["pa.RecordBatch"]]] = {"pocket": pocket, "parquet": parquet}
 
 
-# ------------------------------------------------------------------------------------------------------------- reading
+# -------------------------------------------------------------------------------------------------------------- reading
 def check(reader: str, options: Mapping[str, Any], place: str) -> None:
     """Raises ConfigError if there is no such reader or it does not take these options."""
     if reader not in READERS:

@@ -50,7 +50,7 @@ class Family(Protocol):
     def losses(
         self, loaded: Loaded, rows: Sequence[Row], micro_batch_size: int, loss: str | None = None
     ) -> "Iterator[torch.Tensor]":
-        """Yields terms that sum to the mean loss over `rows`, with at most `micro_batch_size` rows' activations each."""
+        """Yields terms that sum to the mean loss over `rows`, each holding `micro_batch_size` rows at most."""
 
     def predict(self, loaded: Loaded, queries: Sequence[Query], batch_size: int) -> "list[np.ndarray]":
         """A score for every option of every query, float32 [options]; the highest is the answer."""

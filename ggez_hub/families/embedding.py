@@ -98,7 +98,7 @@ def write_tiny(folder: Path, texts: Sequence[str] = (), seed: int = 0, **sizes: 
     SiglipProcessor(image_processor=pixels, tokenizer=tokenizer).save_pretrained(folder)
 
 
-def _vocabulary(texts: Sequence[str], size: int) -> tuple[dict[str, int], list[tuple[str, str]]]:
+def _vocabulary(texts: Sequence[str], size: int) -> tuple[dict[str, int], list[Any]]:
     """A byte-pair vocabulary with the special tokens and byte fallback that Siglip2Tokenizer expects."""
     import json
 
@@ -134,9 +134,9 @@ def losses(
 ) -> "Iterator[torch.Tensor]":
     """A contrastive loss over the batch; rows with the same label are positives of each other.
 
-    `sigmoid` is SigLIP's, over all pairs; `softmax` is CLIP's, which learns faster from small batches. Either couples all
-    rows, so it is one term; the towers run in chunks of `micro_batch_size`, recomputed in the backward pass, so that
-    4 x 1 rows give what 1 x 4 give.
+    `sigmoid` is SigLIP's, over all pairs; `softmax` is CLIP's, which learns faster from small batches. Either couples
+    all rows, so it is one term; the towers run in chunks of `micro_batch_size`, recomputed in the backward pass, so
+    that 4 x 1 rows give what 1 x 4 give.
     """
     import torch
     from torch.utils.checkpoint import checkpoint
@@ -161,12 +161,13 @@ def losses(
         yield -torch.nn.functional.logsigmoid(torch.where(positive, logits, -logits)).sum() / len(rows)
     else:
         right = logits.masked_fill(~positive, -torch.inf)
-        yield sum((logits.logsumexp(dim) - right.logsumexp(dim)).mean() for dim in (0, 1)) / 2
+        terms = [(logits.logsumexp(dim) - right.logsumexp(dim)).mean() for dim in (0, 1)]
+        yield torch.stack(terms).mean()
 
 
 def _logits(model: Any, image: "torch.Tensor", text: "torch.Tensor") -> "torch.Tensor":
     """Similarity [images, texts] on the model's own scale."""
-    logits = image @ text.T * model.logit_scale.exp()
+    logits: torch.Tensor = image @ text.T * model.logit_scale.exp()
     return logits + model.logit_bias if hasattr(model, "logit_bias") else logits
 
 
@@ -190,8 +191,9 @@ def _texts(loaded: Loaded, texts: Sequence[str]) -> "torch.Tensor":
 
 
 def _unit(output: Any) -> "torch.Tensor":
-    features: torch.Tensor = getattr(output, "pooler_output", output)
-    return features / features.norm(dim=-1, keepdim=True)
+    features = getattr(output, "pooler_output", output)
+    unit: torch.Tensor = features / features.norm(dim=-1, keepdim=True)
+    return unit
 
 
 def predict(loaded: Loaded, queries: Sequence[Query], batch_size: int = 256) -> "list[np.ndarray]":

@@ -1,0 +1,1 @@
+"""Alpha: on files, and on models in memory."""

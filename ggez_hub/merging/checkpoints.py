@@ -1,7 +1,8 @@
 """Merging files: base + adapter, or base + regional checkpoint, at any alpha, without loading either.
 
-The output keeps the base's files: every shard is copied as it is, then the tensors that change are written over in place.
-So untouched tensors are copied by the kernel, alpha = 0 gives the base bit for bit, and memory holds one tensor at a time.
+The output keeps the base's files: every shard is copied as it is, then the tensors that change are written over in
+place. So untouched tensors are copied by the kernel, alpha = 0 gives the base bit for bit, and memory holds one tensor
+at a time.
 """
 
 import json
@@ -158,7 +159,8 @@ def merge_adapter(base: Path, adapter: Path, alpha: float, out: Path, tensor_nam
                 f"{adapter}: {name} is {list(weight.shape)} in the base, the adapter makes {list(delta.shape)}",
                 "the adapter belongs to another base",
             )
-        return (weight.float() + scale * delta.view(weight.shape)).to(weight.dtype)
+        merged: torch.Tensor = (weight.float() + scale * delta.view(weight.shape)).to(weight.dtype)
+        return merged
 
     _rewrite(base, known, change, out)
 

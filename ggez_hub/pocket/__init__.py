@@ -1,1 +1,1 @@
-"""The pocket world: drawn concepts and small real models, so that everything runs offline on a laptop. All synthetic."""
+"""The pocket world: drawn concepts and small real models, so that everything runs offline. All synthetic."""

@@ -52,9 +52,10 @@ def _curve(cx: float, cy: float, rx: float, ry: float, start: float, end: float)
 
 def _outline(shape: Sequence[Any]) -> tuple[np.ndarray, float]:
     """Points [n, 2] of one shape and its line width (0 = filled)."""
-    kind, _, *n = shape
+    kind, _, *rest = shape
+    n: list[Any] = list(rest)
     if kind == "ellipse":
-        return _curve(*n, 0, 360), 0.0
+        return _curve(n[0], n[1], n[2], n[3], 0, 360), 0.0
     if kind == "rect":
         return np.array([(n[0], n[1]), (n[2], n[1]), (n[2], n[3]), (n[0], n[3])], float), 0.0
     if kind == "pie":

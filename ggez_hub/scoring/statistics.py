@@ -26,7 +26,8 @@ def quality(side: Sequence[Answers]) -> "np.ndarray":
     """Quality of a side at every alpha, [alphas]: the unweighted mean over its benchmarks (paper, section 5.4)."""
     import numpy as np
 
-    return np.mean([answers.correct.mean(axis=1) for answers in side], axis=0)
+    values: np.ndarray = np.mean([answers.correct.mean(axis=1) for answers in side], axis=0)
+    return values
 
 
 def resample(side: Sequence[Answers], resamples: int, seed: int) -> "np.ndarray":

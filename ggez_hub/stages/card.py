@@ -1,4 +1,4 @@
-"""card: the model cards of the adapter and of the merged checkpoint, from what the run folder holds and nothing else."""
+"""card: the model cards of the adapter and of the merged checkpoint, from what the run folder holds alone."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from ggez_hub import families, hub
-from ggez_hub.model import FACTS, SCHEMA
 from ggez_hub.registry import data_root, load_region
 from ggez_hub.runs import Run, file_hash, read_json, write_json, write_text
 from ggez_hub.schema import Recipe
@@ -24,8 +23,8 @@ LIMITS = (
     "served worse; between α = 0 and 1 the model trades global against regional quality."
 )
 CAUTIONS = (
-    "Names, borders and origins of cultural things are often shared or contested between countries; a label here is the "
-    "data's, not a ruling. Sacred objects and rites deserve more care than a caption gives them."
+    "Names, borders and origins of cultural things are often shared or contested between countries; a label here is "
+    "the data's, not a ruling. Sacred objects and rites deserve more care than a caption gives them."
 )
 
 
@@ -41,19 +40,9 @@ def inputs(recipe: Recipe, run: Run) -> dict[str, Any]:
 
 def run(recipe: Recipe, run: Run, folder: Path) -> None:
     """Writes {adapter,merged}/README.md and their ggez.json; full training makes no adapter."""
-    for artefact in artefacts(recipe):
+    for artefact in hub.artefacts(recipe):
         write_text(folder / artefact / "README.md", card(recipe, run, artefact))
-        write_json(folder / artefact / FACTS, facts(recipe, run, artefact))
-
-
-def artefacts(recipe: Recipe) -> tuple[str, ...]:
-    """What a recipe publishes."""
-    return ("adapter", "merged") if recipe.train.method == "lora" else ("merged",)
-
-
-def repo_id(recipe: Recipe, name: str, artefact: str, namespace: str | None = None) -> str:
-    """The repository of an artefact: ``<namespace>/<recipe>``, with ``-lora`` for the adapter."""
-    return f"{namespace or recipe.push.namespace}/{name}{'-lora' if artefact == 'adapter' else ''}"
+        write_json(folder / artefact / hub.FACTS, facts(recipe, run, artefact))
 
 
 def facts(recipe: Recipe, run: Run, artefact: str) -> dict[str, Any]:
@@ -61,7 +50,7 @@ def facts(recipe: Recipe, run: Run, artefact: str) -> dict[str, Any]:
     results = read_json(run.stage("sweep") / "results.json")
     chosen = results["chosen"]
     return {
-        "schema": SCHEMA,
+        "schema": hub.SCHEMA,
         "artefact": artefact,
         "recipe": run.folder.name,
         "family": recipe.family,
@@ -99,7 +88,7 @@ def _metadata(recipe: Recipe, name: str, artefact: str, results: Mapping[str, An
         )
         for benchmark, measured in chosen["benchmarks"].items()
     ]
-    relation = {}
+    relation: dict[str, Any] = {}
     if recipe.base.random is None:
         relation = {
             "base_model": hub.base_name(recipe.base),
@@ -119,7 +108,7 @@ def _metadata(recipe: Recipe, name: str, artefact: str, results: Mapping[str, An
             *(["synthetic"] if synthetic else []),
             *(["lora"] if artefact == "adapter" else []),
         ],
-        model_name=repo_id(recipe, name, artefact).partition("/")[2],
+        model_name=hub.repo_id(recipe, name, artefact).partition("/")[2],
         eval_results=evaluations,
         **relation,
     )
@@ -189,16 +178,12 @@ def _body(recipe: Recipe, run: Run, artefact: str, results: Mapping[str, Any]) -
 def _training(recipe: Recipe, run: Run, manifest: Mapping[str, Any]) -> str:
     train = recipe.train
     log = [json.loads(line) for line in (run.stage("train") / "log.jsonl").read_text().splitlines()]
-    what = (
-        "All weights"
-        if train.method == "full"
-        else f"A LoRA of rank {train.lora.r} (lora_alpha {train.lora.lora_alpha})"
-    )
+    lora = f"A LoRA of rank {train.lora.r} (lora_alpha {train.lora.lora_alpha})"
     return (
-        f"{what}, AdamW, {train.steps} steps of {train.batch_size} rows, learning rate {train.learning_rate:g} falling "
-        f"linearly to zero after {train.warmup} steps of warm-up, weight decay {train.weight_decay:g}. Loss from "
-        f"{log[0]['loss']:.3f} to {log[-1]['loss']:.3f}. {manifest['seconds']:.0f} seconds on {manifest['hardware']}; energy "
-        "was not measured."
+        f"{lora if train.method == 'lora' else 'All weights'}, AdamW, {train.steps} steps of {train.batch_size} rows, "
+        f"learning rate {train.learning_rate:g} falling linearly to zero after {train.warmup} steps of warm-up, weight "
+        f"decay {train.weight_decay:g}. Loss from {log[0]['loss']:.3f} to {log[-1]['loss']:.3f}. "
+        f"{manifest['seconds']:.0f} seconds on {manifest['hardware']}; energy was not measured."
     )
 
 
@@ -206,20 +191,21 @@ def _snippets(recipe: Recipe, name: str, artefact: str) -> dict[str, str]:
     """Code that runs as it stands where the repository can be found under its id."""
     ours = (
         "from PIL import Image\n\nfrom ggez_hub import RegionalModel\n\n"
-        f'model = RegionalModel.from_pretrained("{repo_id(recipe, name, artefact)}")\n'
+        f'model = RegionalModel.from_pretrained("{hub.repo_id(recipe, name, artefact)}")\n'
         'picture = Image.new("RGB", (224, 224), "white")  # yours\n'
         'scores = model.predict([{"image": picture, "options": ["a temple", "a market"]}])\n'
     )
     if artefact == "adapter":
-        ours += "model.alpha = 1.0  # all the way to the region, in place\nwith model.at(0.0):  # the global base, for a moment\n    ..."
+        ours += "model.alpha = 1.0  # all the way to the region, in place\n"
+        ours += "with model.at(0.0):  # the global base, for a moment\n    ..."
     else:
         ours += "print(scores)"
-    repo, base = repo_id(recipe, name, artefact), recipe.base
+    repo, base = hub.repo_id(recipe, name, artefact), recipe.base
     plain = families.get(recipe.family).usage(repo, hub.base_name(base), base.revision)
     return {"ours": ours, "plain": plain[artefact]}
 
 
-# ---------------------------------------------------------------------------------------------------- numbers in the card
+# -------------------------------------------------------------------------------------------------- numbers in the card
 def _number(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
 

@@ -60,7 +60,7 @@ def run(recipe: Recipe, run: Run, folder: Path) -> None:
         if writer:
             writer.close()
     kept_rows = after.total()
-    report = {
+    report: dict[str, Any] = {
         "rows": rows_in,
         "kept": kept_rows,
         "dropped": dict(dropped) | {"broken picture": len(broken)},

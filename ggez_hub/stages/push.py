@@ -7,7 +7,6 @@ from ggez_hub import hub
 from ggez_hub.errors import InputError
 from ggez_hub.runs import Run, file_hash
 from ggez_hub.schema import Recipe
-from ggez_hub.stages import card
 
 NEEDS = ("train", "sweep", "merge", "card")
 PROCESSOR_FILES = ("*token*", "*processor*", "*.jinja", "vocab*", "merges.txt", "spiece.model")
@@ -51,11 +50,11 @@ def to_folder(recipe: Recipe, run: Run, target: Path, namespace: str | None = No
         InputError: The run is not complete, or a folder of that name holds something else.
     """
     plans = {
-        target / card.repo_id(recipe, run.folder.name, artefact, namespace): layout(recipe, run, artefact)
-        for artefact in card.artefacts(recipe)
+        target / hub.repo_id(recipe, run.folder.name, artefact, namespace): layout(recipe, run, artefact)
+        for artefact in hub.artefacts(recipe)
     }
     for repository in plans:
-        if repository.exists() and not (repository / card.FACTS).is_file() and any(repository.iterdir()):
+        if repository.exists() and not (repository / hub.FACTS).is_file() and any(repository.iterdir()):
             raise InputError(
                 f"{repository}: holds something else; it is left as it is", "give another --to or --namespace"
             )

@@ -9,7 +9,8 @@ from ggez_hub import families, hub, kof, method
 from ggez_hub.data import readers
 from ggez_hub.families.base import Query
 from ggez_hub.merging import live
-from ggez_hub.registry import load_benchmark, load_region
+from ggez_hub.recipes import load_benchmark
+from ggez_hub.registry import load_region
 from ggez_hub.runs import Run, file_hash, write_json
 from ggez_hub.schema import Recipe
 from ggez_hub.scoring import statistics

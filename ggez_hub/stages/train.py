@@ -1,7 +1,7 @@
-"""train: supervised fine-tuning of an adapter (or the whole model) on the filtered rows (paper, sections 4.2 and 5.2).
+"""train: supervised fine-tuning of an adapter, or of the whole model, on the filtered rows (paper, sections 4.2, 5.2).
 
-One loop for all families. Every step draws its rows and its random numbers from (seed, step) alone, so a killed run that
-goes on from a checkpoint ends in the same bytes as one that was never disturbed.
+One loop for all families. Every step draws its rows and its random numbers from (seed, step) alone, so a killed run
+that goes on from a checkpoint ends in the same bytes as one that was never disturbed.
 """
 
 import json
@@ -94,7 +94,7 @@ def _prepare(family: Family, loaded: Loaded, recipe: Recipe) -> "dict[str, torch
     return {name: p for name, p in loaded.model.named_parameters() if p.requires_grad}
 
 
-# ---------------------------------------------------------------------------------------------------------------- a step
+# --------------------------------------------------------------------------------------------------------------- a step
 def _generator(seed: int, step: int) -> "np.random.Generator":
     """Random numbers of one step; torch's own are set to match."""
     import numpy as np
@@ -110,8 +110,11 @@ def _indices(rows: int, batch: int, step: int, seed: int) -> "np.ndarray":
     import numpy as np
 
     place = np.arange(step * batch, (step + 1) * batch)
-    epochs = {epoch: np.random.default_rng([seed, epoch, 1]).permutation(rows) for epoch in set(place // rows)}
-    return np.array([epochs[p // rows][p % rows] for p in place])
+    epochs = {
+        epoch: np.random.default_rng([seed, epoch, 1]).permutation(rows)
+        for epoch in sorted({int(p) for p in place // rows})
+    }
+    return np.array([epochs[int(p) // rows][p % rows] for p in place])
 
 
 def _batch(examples: Any, indices: "np.ndarray", settings: Train, rng: "np.random.Generator") -> list[Row]:
@@ -155,7 +158,7 @@ def _rate(settings: Train, step: int) -> float:
     return settings.learning_rate * (settings.steps - step) / (settings.steps - settings.warmup)
 
 
-# ----------------------------------------------------------------------------------------------------------- checkpoints
+# ---------------------------------------------------------------------------------------------------------- checkpoints
 def _state(
     parameters: "dict[str, torch.nn.Parameter]", optimizer: "torch.optim.Optimizer"
 ) -> "Iterator[tuple[str, torch.Tensor]]":
