@@ -38,7 +38,7 @@ def put_json(value: Any) -> None:
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="ggez_hub", message="ggez_hub %(version)s")
-def cli() -> None:  # noqa: D301 -- click reads the backspace
+def cli() -> None:
     """Regional adapters for vision-language models, from one YAML file to a published model.
 
     \b
@@ -46,7 +46,7 @@ def cli() -> None:  # noqa: D301 -- click reads the backspace
       ggez demo                             a whole recipe, offline, in about two minutes
       ggez ls                               the recipes there are
       ggez cp pocket-sea-embedding my.yaml  one to make your own
-    """
+    """  # noqa: D301
 
 
 # ------------------------------------------------------------------------------------------------------ finding recipes

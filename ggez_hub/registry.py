@@ -30,16 +30,17 @@ def data_root() -> Path:
 
 
 def files(kind: Kind) -> dict[str, Path]:
-    """Names of a kind and the file behind each, sorted by name."""
+    """Names of a kind and the file behind each, sorted by name.
+
+    A folder `recipes` in the current directory adds to the shipped ones; of equal names its file is taken.
+    """
+    found: list[Path] = []
     if kind == "families":
-        folder, pattern = Path(__file__).parent / "families", "[a-z]*.py"
-        found = [p for p in folder.glob(pattern) if p.stem != "base"]
+        found += [p for p in (Path(__file__).parent / "families").glob("[a-z]*.py") if p.stem != "base"]
     else:
-        folder = data_root() / "recipes"
-        found = [
-            p for p in folder.rglob("*.yaml") if (p.parent.name if p.parent.name in SCHEMAS else "recipes") == kind
-        ]
-    return {p.stem: p for p in sorted(found, key=lambda p: p.stem)}
+        for root in (data_root() / "recipes", Path("recipes")):
+            found += [p for p in root.rglob("*.yaml") if (p.parent.name if p.parent.name in SCHEMAS else "recipes") == kind]
+    return {p.stem: p for p in sorted(found, key=lambda p: (p.stem, not p.is_absolute()))}
 
 
 def kind_of(path: str | Path) -> Kind:
@@ -69,12 +70,21 @@ def find(kind: Kind, name: str) -> Path:
         if path.is_file():
             return path
         raise ConfigError([f"{name}: no such file"], "ggez ls " + kind)
-    raise ConfigError([f"unknown {kind[:-1]} {name!r}{did_you_mean(name, known)}"], f"ggez ls {kind}")
+    raise ConfigError([f"unknown {one(kind)} {name!r}{did_you_mean(name, known)}"], f"ggez ls {kind}")
+
+
+def one(kind: Kind) -> str:
+    """One of a kind: ``recipe``, ``family``."""
+    return "family" if kind == "families" else kind[:-1]
 
 
 # ----------------------------------------------------------------------------------------------------------------- YAML
 class _Loader(yaml.SafeLoader):
     """YAML as people write it: `2e-3` is a number, `no` and `NO` (Norway) are strings, a repeated key is an error."""
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes the strings that _Loader would take for something else."""
 
 
 _Loader.yaml_implicit_resolvers = {
@@ -85,6 +95,17 @@ _Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(true|fals
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.\d*|\.\d+|\d+(?=[eE]))([eE][-+]?\d+)?$"), list("-+.0123456789")
 )
+_Loader.yaml_constructors = {
+    tag: constructor
+    for tag, constructor in yaml.SafeLoader.yaml_constructors.items()
+    if tag is None or tag.rpartition(":")[2] in ("map", "seq", "str", "int", "float", "bool", "null")
+}
+_Dumper.yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers
+
+
+def to_yaml(value: Any) -> str:
+    """Plain data as YAML that parse_yaml reads back unchanged."""
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
 
 
 def _walk(node: yaml.Node, key: Key = ()) -> Iterator[tuple[Key, int, str | None]]:
@@ -113,13 +134,16 @@ def parse_yaml(text: str, where: str) -> tuple[Any, dict[Key, int]]:
     try:
         node = yaml.compose(text, Loader=_Loader)
         value = yaml.load(text, Loader=_Loader)  # noqa: S506 -- a subclass of SafeLoader
-    except yaml.YAMLError as err:
+        walked = list(_walk(node)) if node else []
+    except RecursionError as err:
+        raise ConfigError([f"{where}  not valid YAML: nested too deeply, or in itself"]) from err
+    except (yaml.YAMLError, ValueError, LookupError) as err:  # the last two for numbers such as `0x_` and `!!int ""`
         mark = getattr(err, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
         raise ConfigError([f"{where}{line}  not valid YAML: {getattr(err, 'problem', None) or err}"]) from err
     lines: dict[Key, int] = {}
     problems = []
-    for key, number, problem in _walk(node) if node else ():
+    for key, number, problem in walked:
         lines.setdefault(key, number)
         if problem:
             problems.append(f"{where}:{number}  {dotted(key)}: {problem}")
@@ -205,14 +229,21 @@ def parse_overrides(arguments: Sequence[str]) -> dict[Key, Any]:
     """Turns ``train.steps=50`` arguments into keys and values (values are YAML).
 
     Raises:
-        ConfigError: An argument without ``=``, or a value that is not YAML.
+        ConfigError: Arguments without ``=``, or values that are not YAML.
     """
     result: dict[Key, Any] = {}
+    problems: list[str] = []
     for argument in arguments:
         name, sign, text = argument.partition("=")
         if not sign or not name:
-            raise ConfigError([f"argument {argument!r}: expected key=value, such as train.steps=50"])
-        result[tuple(name.split("."))] = parse_yaml(text, f"argument {name}")[0]
+            problems.append(f"argument {argument!r}: expected key=value, such as train.steps=50")
+            continue
+        try:
+            result[tuple(name.split("."))] = parse_yaml(text, f"argument {name}")[0]
+        except ConfigError as err:
+            problems.extend(err.problems)
+    if problems:
+        raise ConfigError(problems)
     return result
 
 

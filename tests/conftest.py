@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from ggez_hub.families import embedding
+from ggez_hub.pocket import atlas
+
 settings.register_profile("ggez", deadline=None)  # a busy machine is no failure
 settings.load_profile("ggez")
 
@@ -30,3 +33,49 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip(f"needs the paper's tables and real data in {folder}")
     return folder
+
+
+RECIPE = """\
+title: Tiny
+family: embedding
+region: sea
+base: {id: base, license: mit}
+data: {reader: pocket, options: {train: 2}, synthetic: true}
+train: {steps: 12, batch_size: 8, learning_rate: 1e-2, checkpoint_steps: 4, loss: softmax, lora: {r: 2, lora_alpha: 4}}
+sweep:
+  alphas: [0, 0.5, 1]
+  global: [tiny-global]
+  regional: [tiny-regional, tiny-choice]
+  resamples: 200
+"""
+BENCHMARK = """\
+title: Tiny {rows} {task}
+source: {{reader: pocket, options: {{selection: 1, test: 2}}}}
+task: {task}
+rows: {rows}
+test: {{split: [test]}}
+selection: {{split: [selection]}}
+synthetic: true
+"""
+
+
+@pytest.fixture(scope="session")
+def small_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SigLIP of random weights that can read the atlas."""
+    folder = tmp_path_factory.mktemp("small") / "base"
+    texts = sorted({atlas.caption(concept, 0) for concept in atlas.concepts()})
+    embedding.write_tiny(folder, texts, image=16, hidden=16, text_hidden=16)
+    return folder
+
+
+@pytest.fixture
+def project(tmp_path: Path, small_base: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A current directory with recipes/tiny.yaml, its benchmarks and its base."""
+    (tmp_path / "recipes" / "benchmarks").mkdir(parents=True)
+    (tmp_path / "recipes" / "tiny.yaml").write_text(RECIPE)
+    for name, rows, task in (("global", "others", "top1"), ("regional", "region", "top1"), ("choice", "region", "choice")):
+        text = BENCHMARK.format(rows=rows, task=task)
+        (tmp_path / "recipes" / "benchmarks" / f"tiny-{name}.yaml").write_text(text)
+    (tmp_path / "base").symlink_to(small_base)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
