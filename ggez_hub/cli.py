@@ -2,6 +2,7 @@
 
 import errno
 import json
+import math
 import os
 import shutil
 import sys
@@ -19,6 +20,7 @@ OVERRIDES = click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 OUT = click.option("--out", default="runs", show_default=True, metavar="DIR", help="Folder that holds the run folders.")
 JSON = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+WRONG_PLACE = (PermissionError, NotADirectoryError, IsADirectoryError, FileExistsError)
 
 
 def say(text: str = "") -> None:
@@ -27,8 +29,11 @@ def say(text: str = "") -> None:
 
 
 def put(text: str) -> None:
-    """Data, on stdout."""
-    click.echo(text)
+    """Data, on stdout. A reader that has gone, as in ``ggez show NAME | head``, is no error and stops no work."""
+    try:
+        click.echo(text)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it ends
 
 
 def put_json(value: Any) -> None:
@@ -103,8 +108,11 @@ def cp(name: str, path: Path) -> None:
 @cli.command(epilog="Example: ggez validate my-region.yaml")
 @click.argument("paths", nargs=-1, type=click.Path(path_type=Path))
 def validate(paths: tuple[Path, ...]) -> None:
-    """Check YAML files (all shipped ones, if none is given) with the code that a run uses."""
-    files = paths or [path for kind in registry.KINDS[:3] for path in registry.files(kind).values()]
+    """Check YAML files (all in a folder; all shipped ones, if none is given) with the code that a run uses."""
+    files = [path for kind in registry.KINDS[:3] for path in registry.files(kind).values()]
+    if paths:
+        inside = {p: sorted(f for f in p.rglob("*") if f.suffix in (".yaml", ".yml")) for p in paths if p.is_dir()}
+        files = [file for path in paths for file in inside.get(path) or [path]]
     problems: list[str] = []
     for path in files:
         try:
@@ -253,6 +261,9 @@ def grp(
         raise InputError("expected either --region or --globalization")
     if year is not None and region is None:
         raise InputError("--year needs --region")
+    for option, quality in (("--global", global_), ("--regional", regional)):
+        if not math.isfinite(quality):
+            raise InputError(f"{option}: expected a number, got {quality}")
     source = "given"
     if region is not None:
         found = kof.lookup(region, year)
@@ -304,13 +315,13 @@ def _guarded(call: Callable[[], Any]) -> int:
     except (click.Abort, KeyboardInterrupt):
         say("\nstopped; the same command goes on from here")
         return 130
-    except BrokenPipeError:
-        sys.stderr.close()
-        return 0
-    except Exception as err:  # noqa: BLE001 -- told apart here, once: a full disk, or a bug
+    except Exception as err:  # noqa: BLE001 -- told apart here, once: a full disk, a wrong place to write, or a bug
         if _disk_full(err):
             say("error: the disk is full; nothing half-written is left")
             say("  hint: free some space; the same command goes on from here")
+            return 2
+        if isinstance(err, WRONG_PLACE) and err.filename is not None:
+            say(f"error: {err.filename}: {err.strerror}\n  hint: give another file or folder")
             return 2
         import traceback
 

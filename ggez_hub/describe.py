@@ -18,9 +18,11 @@ def listing(kind: registry.Kind) -> list[dict[str, str]]:
         return [{"name": name, "title": _first_line(families.get(name).__doc__)} for name in registry.files(kind)]
     rows = []
     for name, path in registry.files(kind).items():
-        value = registry.parse_yaml(path.read_text(encoding="utf-8"), str(path))[0]
+        value = registry.parse_file(path)[0]
         wanted = ("title", "family", "region") if kind == "recipes" else ("title",)
-        rows.append({"name": name} | {key: str(value.get(key, "")) for key in wanted})
+        rows.append(
+            {"name": name} | {key: str(value.get(key, "") if isinstance(value, dict) else "") for key in wanted}
+        )
     return rows
 
 
@@ -39,15 +41,17 @@ def values(name: str, overrides: Sequence[str] = ()) -> list[Row]:
         known = [n for kind in registry.KINDS for n in registry.files(kind)]
         raise ConfigError([f"nothing is called {name!r}{did_you_mean(name, known)}"], "ggez ls")
     kind = kinds[0] if kinds else registry.kind_of(name)
+    given = registry.parse_overrides(overrides)
     if kind == "families":
         from ggez_hub import families
 
+        if given:
+            raise ConfigError([f"argument {registry.dotted(next(iter(given)))}: only recipes take overrides"])
         family = families.get(name)
         names = ("LIBRARY_NAME", "PIPELINE_TAG", "TAGS")
         rows: list[Row] = [(key.lower(), getattr(family, key), f"families/{name}.py") for key in names]
         return [*rows, ("lora_targets", family.lora_targets(), f"families/{name}.py")]
     path = registry.find(kind, name)
-    given = registry.parse_overrides(overrides)
     loaded = recipes.load(kind, name, given)
     lines = registry.parse_yaml(path.read_text(encoding="utf-8"), str(path))[1]
     rows = []

@@ -35,10 +35,18 @@ def fetch(name: str, revision: str | None = None, near: Path | None = None) -> P
     if name.count("/") != 1 or name.startswith((".", "/", "~")):
         raise InputError(f"{name}: no such folder, and not a Hub id (namespace/name)")
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
 
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=list(SAFE_FILES)))
+    except HFValidationError as err:
+        raise InputError(f"{name}: no such folder, and not a Hub id (namespace/name)") from err
     except GatedRepoError as err:
         raise HubError(f"{name}: access is restricted", "ask for access on its page, then `hf auth login`") from err
     except RepositoryNotFoundError as err:

@@ -52,6 +52,7 @@ class RegionalModel:
             InputError: No published model there, another base than the adapter's, or damaged files.
             HubError: The Hub refused or cannot be reached.
         """
+        import yaml
         from huggingface_hub import ModelCard
 
         root = hub.fetch(str(name), revision)
@@ -63,11 +64,13 @@ class RegionalModel:
                 f"{name}: no {hub.FACTS}, so not a model that ggez_hub published", "load it with its own library"
             )
         facts = read_json(home / hub.FACTS)
-        if facts.get("schema") != hub.SCHEMA:
-            raise InputError(
-                f"{name}: {hub.FACTS} has schema {facts.get('schema')}, expected {hub.SCHEMA}", "update ggez_hub"
-            )
-        card = ModelCard.load(home / "README.md")
+        schema = facts.get("schema") if isinstance(facts, dict) else None
+        if schema != hub.SCHEMA:
+            raise InputError(f"{name}: {hub.FACTS} has schema {schema}, expected {hub.SCHEMA}", "update ggez_hub")
+        try:
+            card = ModelCard.load(home / "README.md")
+        except (OSError, ValueError, yaml.YAMLError) as err:
+            raise InputError(f"{name}: README.md cannot be read as a model card: {err}") from err
         family = families.get(facts["family"])
         if facts["artefact"] == "merged":
             loaded, dial = family.load(weights), None

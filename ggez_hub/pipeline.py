@@ -8,7 +8,7 @@ from typing import Any, Protocol, cast
 
 from ggez_hub import recipes
 from ggez_hub.errors import InputError, did_you_mean
-from ggez_hub.registry import Key
+from ggez_hub.registry import Key, to_yaml
 from ggez_hub.runs import Run, write_text
 from ggez_hub.schema import Recipe
 
@@ -79,9 +79,7 @@ def execute(recipe: Recipe, run: Run, until: str = STAGES[-1]) -> Iterator[Step]
 
 def resolved(recipe: Recipe) -> str:
     """A recipe with every default filled in, as YAML."""
-    import yaml
-
-    return yaml.safe_dump(recipe.model_dump(mode="json", by_alias=True), sort_keys=False, allow_unicode=True, width=110)
+    return to_yaml(recipe.model_dump(mode="json", by_alias=True))
 
 
 def run(

@@ -8,16 +8,16 @@ from pydantic import BaseModel
 
 from ggez_hub import families, registry
 from ggez_hub.data import readers
-from ggez_hub.errors import ConfigError, InputError, did_you_mean
-from ggez_hub.registry import Key, Kind
-from ggez_hub.schema import Benchmark, Recipe
+from ggez_hub.errors import ConfigError, did_you_mean
+from ggez_hub.registry import Key, Kind, Place
+from ggez_hub.schema import Benchmark, Recipe, Source
 
 
 def load_benchmark(name: str) -> Benchmark:
     """Loads a benchmark by name or path. Raises ConfigError with every problem in the file."""
     path = registry.find("benchmarks", name)
     benchmark = registry.read(Benchmark, path)
-    _check_source(benchmark.source.reader, benchmark.source.options, str(path))
+    _check_source(benchmark.source, ("source",), registry.parse_file(path)[1])
     return benchmark
 
 
@@ -33,17 +33,16 @@ def load_recipe(name: str, overrides: Mapping[Key, Any] | None = None) -> Recipe
     """
     path = registry.find("recipes", name)
     recipe = registry.read(Recipe, path, overrides)
-    lines = registry.parse_yaml(path.read_text(encoding="utf-8"), str(path))[1]
+    place = registry.parse_file(path, overrides)[1]
     problems: list[str] = []
 
     def problem(key: Key, text: str) -> None:
-        place = f"{path}:{lines[key]}" if key in lines else f"argument {registry.dotted(key)}"
-        problems.append(f"{place}  {registry.dotted(key)}: {text}")
+        problems.append(f"{place(key)}  {registry.dotted(key)}: {text}")
 
     def known(kind: Kind, key: Key, value: str) -> bool:
         if value in registry.files(kind):
             return True
-        problem(key, f"unknown {kind[:-1]} {value!r}{did_you_mean(value, registry.files(kind))}")
+        problem(key, f"unknown {registry.one(kind)} {value!r}{did_you_mean(value, registry.files(kind))}")
         return False
 
     def collect(call: Callable[[], object]) -> None:
@@ -66,14 +65,23 @@ def load_recipe(name: str, overrides: Mapping[Key, Any] | None = None) -> Recipe
                 collect(lambda benchmark=benchmark: load_benchmark(benchmark))  # type: ignore[misc]
     for benchmark in set(recipe.sweep.global_) & set(recipe.sweep.regional):
         problem(("sweep",), f"{benchmark!r} stands on both sides; give each side its own")
-    collect(lambda: _check_source(recipe.data.reader, recipe.data.options, f"{path}:{lines.get(('data',), 1)}"))
+    collect(lambda: _check_source(recipe.data, ("data",), place))
     if problems:
         raise ConfigError(list(dict.fromkeys(problems)))
     return recipe
 
 
-def _check_source(reader: str, options: Mapping[str, Any], place: str) -> None:
-    readers.check(reader, options, place)
+def _check_source(source: Source, key: Key, place: Place) -> None:
+    """Raises ConfigError with everything that the reader does not take, each at its line."""
+    readers.check(source.reader, {}, place((*key, "reader")))
+    problems: list[str] = []
+    for name, value in source.options.items():
+        try:
+            readers.check(source.reader, {name: value}, place((*key, "options", name)))
+        except ConfigError as err:
+            problems.extend(err.problems)
+    if problems:
+        raise ConfigError(problems)
 
 
 def recipe_name(name: str) -> str:
@@ -88,7 +96,7 @@ def validate_file(path: Path) -> None:
         ConfigError: Every problem in the file.
     """
     if not path.is_file():
-        raise InputError(f"{path}: no such file")
+        raise ConfigError([f"{path}: no YAML file in it" if path.is_dir() else f"{path}: no such file"])
     load(registry.kind_of(path), str(path))
 
 

@@ -20,7 +20,9 @@ Kind = Literal["recipes", "regions", "benchmarks", "families"]
 KINDS: tuple[Kind, ...] = ("recipes", "regions", "benchmarks", "families")
 SCHEMAS: dict[str, type[BaseModel]] = {"recipes": Recipe, "regions": Region, "benchmarks": Benchmark}
 M = TypeVar("M", bound=BaseModel)
+MAX_DEPTH = 50  # of a YAML file; one that contains itself, by an anchor, has no end
 Key = tuple[str | int, ...]  # a path into a YAML file
+Place = Callable[[Key], str]  # where a key was given, for people: file:line or argument
 
 
 def data_root() -> Path:
@@ -39,7 +41,9 @@ def files(kind: Kind) -> dict[str, Path]:
         found += [p for p in (Path(__file__).parent / "families").glob("[a-z]*.py") if p.stem != "base"]
     else:
         for root in (data_root() / "recipes", Path("recipes")):
-            found += [p for p in root.rglob("*.yaml") if (p.parent.name if p.parent.name in SCHEMAS else "recipes") == kind]
+            found += [
+                p for p in root.rglob("*.yaml") if (p.parent.name if p.parent.name in SCHEMAS else "recipes") == kind
+            ]
     return {p.stem: p for p in sorted(found, key=lambda p: (p.stem, not p.is_absolute()))}
 
 
@@ -110,6 +114,8 @@ def to_yaml(value: Any) -> str:
 
 def _walk(node: yaml.Node, key: Key = ()) -> Iterator[tuple[Key, int, str | None]]:
     """Yields (key, line, problem) for every node of a composed document."""
+    if len(key) > MAX_DEPTH:
+        raise RecursionError
     yield key, node.start_mark.line + 1, None
     if isinstance(node, yaml.MappingNode):
         seen: set[str] = set()
@@ -173,7 +179,7 @@ def _model_at(model: type[BaseModel], key: Sequence[str | int]) -> type[BaseMode
     return current if isinstance(current, type) and issubclass(current, BaseModel) else None
 
 
-def _check(model: type[M], value: Any, place: Callable[[Key], str]) -> M:
+def _check(model: type[M], value: Any, place: Place) -> M:
     """Validates plain data; all problems in one ConfigError, each with the place that ``place(key)`` names."""
     if not isinstance(value, dict):
         raise ConfigError([f"{place(())}  expected a mapping of keys, got {type(value).__name__}"])
@@ -191,30 +197,45 @@ def _check(model: type[M], value: Any, place: Callable[[Key], str]) -> M:
                 message = "unknown key" + did_you_mean(str(key[-1]), known)
             elif error["type"] == "missing":
                 message = "is missing"
+            elif error["type"].endswith("_type") and key and key[-1] in ("str", "int", "float", "bool"):
+                key = key[:-1]  # one error for each type that it might be
+                message = "expected text, a number, true or false"
             problems.append(f"{place(key)}  {dotted(key)}: {message}" if key else f"{place(key)}  {message}")
         raise ConfigError(sorted(set(problems))) from err
 
 
 def read(model: type[M], path: Path, overrides: Mapping[Key, Any] | None = None) -> M:
     """Reads one file into its schema. Raises ConfigError with every problem, each at its line."""
+    value, place = parse_file(path, overrides)
+    return _check(model, value, place)
+
+
+def parse_file(path: Path, overrides: Mapping[Key, Any] | None = None) -> tuple[Any, Place]:
+    """A file's plain data with the overrides in it, and what names the place of a key.
+
+    Raises:
+        ConfigError: The file cannot be read, is not YAML or gives keys twice.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as err:
         raise ConfigError([f"{path}: cannot be read as UTF-8 text: {err}"]) from err
     value, lines = parse_yaml(text, str(path))
-    overridden: set[Key] = set()
-    for key, new in (overrides or {}).items():
-        value = _put(value, key, new)
-        overridden.add(key)
+    given = overrides or {}
+    if isinstance(value, dict):
+        for key, new in given.items():
+            value = _put(value, key, new)
 
     def place(key: Key) -> str:
-        if any(key[: len(o)] == o for o in overridden):
-            return f"argument {dotted(key)}"
+        for over in given:
+            if key[: len(over)] == over:
+                return f"argument {dotted(over)}"
+        inside = [f" and argument {dotted(over)}" for over in given if key and over[: len(key)] == key]
         while key not in lines and key:
             key = key[:-1]
-        return f"{path}:{lines.get(key, 1)}"
+        return f"{path}:{lines.get(key, 1)}{''.join(inside)}"
 
-    return _check(model, value, place)
+    return value, place
 
 
 def _put(value: Any, key: Key, new: Any) -> Any:

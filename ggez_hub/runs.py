@@ -19,6 +19,7 @@ from typing import Any
 from ggez_hub.errors import InputError
 
 MANIFEST = "manifest.json"
+LARGE = 2**26  # bytes
 INPUTS = "inputs.json"  # in the hidden folder of a stage under way
 
 
@@ -55,6 +56,24 @@ def file_hash(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def fingerprint(path: Path) -> str:
+    """A hash that changes when a file or folder changes, without reading large files whole.
+
+    Files above LARGE count by size, time of change, and their first and last megabyte.
+    """
+    if path.is_dir():
+        listing = [(p.relative_to(path).as_posix(), fingerprint(p)) for p in sorted(path.rglob("*")) if p.is_file()]
+        return hashlib.sha256(json.dumps(listing).encode()).hexdigest()
+    status = path.stat()
+    if status.st_size <= LARGE:
+        return file_hash(path)
+    with path.open("rb") as file:
+        ends = file.read(2**20)
+        file.seek(-(2**20), os.SEEK_END)
+        ends += file.read()
+    return hashlib.sha256(ends + f"{status.st_size} {status.st_mtime_ns}".encode()).hexdigest()
+
+
 def flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested mappings as one level of dotted keys."""
     result: dict[str, Any] = {}
@@ -78,7 +97,8 @@ def hardware() -> str:
 
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
-    return f"{torch.get_num_threads()} CPU threads"
+    threads = torch.get_num_threads()
+    return f"{threads} CPU thread{'s' if threads > 1 else ''}"
 
 
 @dataclass(frozen=True)

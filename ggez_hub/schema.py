@@ -69,6 +69,7 @@ class Base(Strict):
 class Data(Source):
     """The training corpus."""
 
+    title: str | None = None  # what the card calls it
     license: str | None = None
     languages: tuple[str, ...] = ("en",)
     synthetic: bool = False
@@ -153,7 +154,7 @@ class Recipe(Strict):
     sweep: Sweep
     card: Card = Card()
     push: Push = Push()
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0  # what numpy and torch both take
     notes: tuple[str, ...] = ()
 
     def section(self, *names: str) -> dict[str, Any]:

@@ -73,9 +73,39 @@ def project(tmp_path: Path, small_base: Path, monkeypatch: pytest.MonkeyPatch) -
     """A current directory with recipes/tiny.yaml, its benchmarks and its base."""
     (tmp_path / "recipes" / "benchmarks").mkdir(parents=True)
     (tmp_path / "recipes" / "tiny.yaml").write_text(RECIPE)
-    for name, rows, task in (("global", "others", "top1"), ("regional", "region", "top1"), ("choice", "region", "choice")):
+    for name, rows, task in (
+        ("global", "others", "top1"),
+        ("regional", "region", "top1"),
+        ("choice", "region", "choice"),
+    ):
         text = BENCHMARK.format(rows=rows, task=task)
         (tmp_path / "recipes" / "benchmarks" / f"tiny-{name}.yaml").write_text(text)
     (tmp_path / "base").symlink_to(small_base)
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SigLIP of random weights, as the embedding family writes it."""
+    folder = tmp_path_factory.mktemp("tiny") / "base"
+    embedding.write_tiny(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_adapter(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Path:
+    """A LoRA on tiny_base in PEFT's format, as training leaves it: no tensor is zero, so it changes every layer."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    folder = tmp_path_factory.mktemp("tiny") / "adapter"
+    config = LoraConfig(r=4, lora_alpha=6, target_modules=embedding.lora_targets())
+    model = get_peft_model(embedding.load(tiny_base).model, config)
+    torch.manual_seed(0)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.2)
+    model.save_pretrained(folder, save_embedding_layers=False)
+    (folder / "README.md").unlink()
+    return folder

@@ -143,12 +143,12 @@ def read(source: Source, path: str | None = None) -> Iterator["pa.RecordBatch"]:
 def fingerprint(source: Source, path: str | None = None) -> dict[str, str]:
     """Hashes of the files that a source reads, for the manifests."""
     from ggez_hub.pocket import atlas
-    from ggez_hub.runs import file_hash
+    from ggez_hub.runs import fingerprint as hashed
 
     if not needs_path(source.reader):
-        return {"atlas": file_hash(atlas.FOLDER)}
+        return {"atlas": hashed(atlas.FOLDER)}
     place = source.path or path
-    return {str(place): file_hash(Path(place))} if place and Path(place).exists() else {}
+    return {str(place): hashed(Path(place))} if place and Path(place).exists() else {}
 
 
 def column(batch: "pa.RecordBatch", field: str) -> "pa.Array":

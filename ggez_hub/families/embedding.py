@@ -201,8 +201,11 @@ def predict(loaded: Loaded, queries: Sequence[Query], batch_size: int = 256) -> 
 
     Pictures and texts that occur in several queries are embedded once.
     """
+    import numpy as np
     import torch
 
+    if not any(query.options for query in queries):
+        return [np.zeros(0, np.float32) for _ in queries]
     keys = [image if isinstance(image := query.image, str | bytes) else id(image) for query in queries]
     images = dict(zip(keys, (query.image for query in queries), strict=True))
     rows = {key: i for i, key in enumerate(images)}

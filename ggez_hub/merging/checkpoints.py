@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from ggez_hub.errors import InputError
 from ggez_hub.method import interpolate
+from ggez_hub.runs import read_json
 
 if TYPE_CHECKING:
     import torch
@@ -76,11 +77,13 @@ def _header(file: Path) -> dict[str, Entry]:
                 name: Entry(file, info["dtype"], tuple(info["shape"]), *(8 + length + o for o in info["data_offsets"]))
                 for name, info in header.items()
             }
-        except (ValueError, KeyError, TypeError, AttributeError) as err:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as err:
             raise damaged(f"its header cannot be read ({err})") from err
     place = 8 + length
     for name, entry in sorted(found.items(), key=lambda item: (item[1].begin, item[1].end)):
-        if entry.dtype not in DTYPES:
+        if any(type(number) is not int or number < 0 for number in (*entry.shape, entry.begin, entry.end)):
+            raise damaged(f"tensor {name} has a shape or place that is not in whole numbers")
+        if not isinstance(entry.dtype, str) or entry.dtype not in DTYPES:
             raise InputError(f"{file}: tensor {name} has dtype {entry.dtype}; known are {', '.join(DTYPES)}")
         width = _torch_dtype(entry.dtype).itemsize
         if entry.begin != place or entry.end - entry.begin != math.prod(entry.shape) * width:
@@ -117,6 +120,27 @@ def read(entry: Entry) -> "torch.Tensor":
         return values
 
 
+def read_adapter(folder: Path) -> tuple[dict[str, Any], dict[str, Entry]]:
+    """The configuration of a LoRA in PEFT's format, and its tensors by name.
+
+    Raises:
+        InputError: Not a LoRA whose scaling is the linear merge, or damaged.
+    """
+    file = folder / "adapter_model.safetensors"
+    if not file.is_file():
+        raise InputError(f"{folder}: no {file.name}", "pickled adapters are never loaded")
+    config = read_json(folder / "adapter_config.json")
+    config = config if isinstance(config, dict) else {}
+    unusual = [key for key in ("use_dora", "modules_to_save", "rank_pattern", "alpha_pattern", "bias", "fan_in_fan_out")
+               if config.get(key) not in (None, False, "none", {}, [])]  # fmt: skip
+    if config.get("peft_type") != "LORA" or unusual:
+        raise InputError(f"{folder}: not a plain LoRA ({', '.join(unusual) or config.get('peft_type')})")
+    r, lora_alpha = config.get("r"), config.get("lora_alpha")
+    if not (isinstance(r, int) and r > 0 and isinstance(lora_alpha, int | float) and math.isfinite(lora_alpha)):
+        raise InputError(f"{folder}: adapter_config.json has r {r} and lora_alpha {lora_alpha}")
+    return config, _header(file)
+
+
 def merge_adapter(base: Path, adapter: Path, alpha: float, out: Path, tensor_name: Callable[[str], str]) -> None:
     """Bakes a LoRA into its base: ``W + alpha * s * B A``, computed in fp32 and rounded once (paper, section 4.2).
 
@@ -130,35 +154,35 @@ def merge_adapter(base: Path, adapter: Path, alpha: float, out: Path, tensor_nam
     Raises:
         InputError: The adapter does not fit the base, or is of a kind that is not a plain LoRA.
     """
-    config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
-    unusual = [key for key in ("use_dora", "modules_to_save", "rank_pattern", "alpha_pattern", "bias", "fan_in_fan_out")
-               if config.get(key) not in (None, False, "none", {}, [])]  # fmt: skip
-    if config.get("peft_type") != "LORA" or unusual:
-        raise InputError(f"{adapter}: not a plain LoRA ({', '.join(unusual) or config.get('peft_type')})")
-    scale = alpha * config["lora_alpha"] / (math.sqrt(config["r"]) if config.get("use_rslora") else config["r"])
-    parts = entries(adapter)
+    if not 0 <= alpha <= 1:
+        raise InputError(f"alpha {alpha}: expected a number from 0 (global base) to 1 (region)")
+    config, parts = read_adapter(adapter)
+    r = config["r"]
+    scale = alpha * config["lora_alpha"] / (math.sqrt(r) if config.get("use_rslora") else r)
     modules = {name.removesuffix(".lora_A.weight") for name in parts if name.endswith(".lora_A.weight")}
     targets = {tensor_name(module.removeprefix("base_model.model.")) + ".weight": module for module in modules}
     known = entries(base)
-    orphans = sorted(targets.keys() - known.keys()) + sorted(
-        name for name in parts if not name.endswith((".lora_A.weight", ".lora_B.weight"))
-    )
+    pairs = {f"{module}.lora_{part}.weight" for module in modules for part in "AB"}
+    orphans = sorted(targets.keys() - known.keys()) + sorted(parts.keys() ^ pairs)
     if orphans:
         raise InputError(
             f"{adapter}: {len(orphans)} tensors find no place in {base}: {', '.join(orphans[:5])}",
             "the adapter belongs to another base",
         )
+    unfit = []
+    for name, module in sorted(targets.items()):
+        shape, down, up = known[name].shape, *(parts[f"{module}.lora_{part}.weight"].shape for part in "AB")
+        if up[:1] + down[1:] != shape or down[:1] != (r,) or math.prod(up[1:]) != r:
+            unfit.append(f"{name} is {list(shape)} in the base, the adapter has {list(up)} x {list(down)} of rank {r}")
+    if unfit:
+        raise InputError(f"{adapter}: {len(unfit)} tensors do not fit {base}: {'; '.join(unfit[:5])}",
+                         "the adapter belongs to another base")  # fmt: skip
 
     def change(name: str, weight: "torch.Tensor") -> "torch.Tensor | None":
         if name not in targets or alpha == 0:
             return None
         down, up = (read(parts[f"{targets[name]}.lora_{part}.weight"]).float() for part in "AB")
         delta = up.flatten(1) @ down.flatten(1)
-        if delta.numel() != weight.numel():
-            raise InputError(
-                f"{adapter}: {name} is {list(weight.shape)} in the base, the adapter makes {list(delta.shape)}",
-                "the adapter belongs to another base",
-            )
         merged: torch.Tensor = (weight.float() + scale * delta.view(weight.shape)).to(weight.dtype)
         return merged
 
@@ -174,9 +198,20 @@ def merge_full(base: Path, regional: Path, alpha: float, out: Path) -> None:
     known, other = entries(base), entries(regional)
     if alone := sorted(known.keys() ^ other.keys()):
         raise InputError(f"{len(alone)} tensors are only in one of {base} and {regional}: {', '.join(alone[:5])}")
+    differing = [
+        f"{name} ({known[name].dtype} {list(known[name].shape)}, {other[name].dtype} {list(other[name].shape)})"
+        for name in sorted(known)
+        if (known[name].dtype, known[name].shape) != (other[name].dtype, other[name].shape)
+    ]
+    if differing:
+        raise InputError(
+            f"{len(differing)} tensors differ in dtype or shape between {base} and {regional}: "
+            + ", ".join(differing[:5]),
+            "both must be checkpoints of the same architecture and dtype",
+        )
 
     def change(name: str, weight: "torch.Tensor") -> "torch.Tensor | None":
-        return None if alpha == 0 else interpolate(weight, read(other[name]), alpha)
+        return None if alpha == 0 else interpolate({name: weight}, {name: read(other[name])}, alpha)[name]
 
     _rewrite(base, known, change, out)
 

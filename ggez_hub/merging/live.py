@@ -6,6 +6,7 @@ from typing import Any
 
 from ggez_hub.errors import InputError
 from ggez_hub.families.base import Loaded
+from ggez_hub.merging import checkpoints
 from ggez_hub.method import interpolate
 
 Dial = Callable[[float], None]  # sets alpha
@@ -19,20 +20,23 @@ def attach_adapter(loaded: Loaded, folder: Path, name: str = "regional") -> Dial
     Raises:
         InputError: The adapter is damaged, or made for another base.
     """
-    from peft import PeftModel
+    from peft import PeftModel, get_peft_model_state_dict
     from peft.tuners.lora import LoraLayer
-    from safetensors import SafetensorError
 
-    if not (folder / "adapter_model.safetensors").is_file():
-        raise InputError(f"{folder}: no adapter_model.safetensors", "pickled adapters are never loaded")
+    _, parts = checkpoints.read_adapter(folder)
     try:
         loaded.model = PeftModel.from_pretrained(loaded.model, folder, adapter_name=name).eval()
-    except SafetensorError as err:
-        raise InputError(f"{folder}: damaged adapter weights: {err}", "fetch or train it again") from err
     except (RuntimeError, ValueError) as err:
         if not ("size mismatch" in str(err) or "target modules" in str(err).lower()):
             raise
         raise InputError(f"{folder}: the adapter does not fit the base {loaded.folder}: {err}") from err
+    # PEFT is silent about tensors that find no place, and leaves layers without tensors at random.
+    placed = get_peft_model_state_dict(loaded.model, adapter_name=name, save_embedding_layers=False)
+    if orphans := sorted(parts.keys() ^ placed.keys()):
+        raise InputError(
+            f"{folder}: the adapter does not fit the base {loaded.folder}: {len(orphans)} tensors are only in one of "
+            f"them: {', '.join(orphans[:5])}"
+        )
     layers = [module for module in loaded.model.modules() if isinstance(module, LoraLayer)]
 
     def dial(alpha: float) -> None:

@@ -115,8 +115,6 @@ def _metadata(recipe: Recipe, name: str, artefact: str, results: Mapping[str, An
 
 
 def _body(recipe: Recipe, run: Run, artefact: str, results: Mapping[str, Any]) -> str:
-    from importlib.metadata import version
-
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     name, region = run.folder.name, load_region(recipe.region)
@@ -128,10 +126,9 @@ def _body(recipe: Recipe, run: Run, artefact: str, results: Mapping[str, Any]) -
     if artefact == "merged":
         weights = run.stage("merge") / "model"
     environment = Environment(
-        loader=FileSystemLoader(data_root() / "cards"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
-        autoescape=False, keep_trailing_newline=True,  # Markdown, not HTML
-    )  # fmt: skip
-    environment.globals |= {"number": _number, "percent": _percent, "between": _between, "value": _value, "cell": _cell}
+        loader=FileSystemLoader(data_root() / "cards"), undefined=StrictUndefined, autoescape=False
+    )  # Markdown, not HTML
+    environment.globals |= {"number": _number, "percent": _percent, "between": _between, "value": _value, "side": _side}
     return environment.get_template(TEMPLATE).render(
         artefact=artefact,
         title=recipe.card.title or recipe.title,
@@ -156,11 +153,10 @@ def _body(recipe: Recipe, run: Run, artefact: str, results: Mapping[str, Any]) -
         selected_apart=results["selection_apart"],
         globalization=results["globalization"],
         benchmarks=list(points[0]["benchmarks"]),
-        benchmark_count=len(points[0]["benchmarks"]),
         resamples=recipe.sweep.resamples,
-        plot="parity.png",
-        data=recipe.data.model_dump()
-        | {"source": (recipe.data.path and Path(recipe.data.path).name) or "the pocket atlas"},
+        data=recipe.data.model_dump() | {"source": _source(recipe)},
+        marks=_marks(results),
+        notes=recipe.notes,
         report=report,
         countries=", ".join(f"{country} {count}" for country, count in after.items()),
         missing=", ".join(c for c in region.countries if c not in after) if recipe.filter.region else "",
@@ -171,7 +167,6 @@ def _body(recipe: Recipe, run: Run, artefact: str, results: Mapping[str, Any]) -
         hashes={"examples": file_hash(run.stage("filter") / "examples.parquet"), "weights": file_hash(weights)},
         seed=recipe.seed,
         versions=", ".join(f"{library} {number}" for library, number in trained["versions"].items()),
-        version=version("ggez_hub"),
     )
 
 
@@ -185,6 +180,21 @@ def _training(recipe: Recipe, run: Run, manifest: Mapping[str, Any]) -> str:
         f"decay {train.weight_decay:g}. Loss from {log[0]['loss']:.3f} to {log[-1]['loss']:.3f}. "
         f"{manifest['seconds']:.0f} seconds on {manifest['hardware']}; energy was not measured."
     )
+
+
+def _source(recipe: Recipe) -> str:
+    data = recipe.data
+    name = data.title or (Path(data.path).name if data.path else data.reader)
+    return f"{name} (synthetic)" if data.synthetic else name
+
+
+def _marks(results: Mapping[str, Any]) -> dict[float, str]:
+    """What is said of each alpha in the table."""
+    chosen, best = results["chosen"]["alpha"], results["grp_best"]["alpha"]
+    marks = {point["alpha"]: "" for point in results["points"]}
+    marks[best] = "highest GRP"
+    marks[chosen] = f"**chosen**, {marks[chosen]}" if marks[chosen] else "**chosen**"
+    return marks
 
 
 def _snippets(recipe: Recipe, name: str, artefact: str) -> dict[str, str]:
@@ -222,5 +232,5 @@ def _value(measured: Mapping[str, Any]) -> str:
     return f"{_number(measured['value'])} {_between(measured['ci95'])}"
 
 
-def _cell(point: Mapping[str, Any], side: str) -> str:
+def _side(point: Mapping[str, Any], side: str) -> str:
     return f"**{_number(point[side])}** {_between(point[f'{side}_ci95'])}"

@@ -11,7 +11,7 @@ from ggez_hub.families.base import Query
 from ggez_hub.merging import live
 from ggez_hub.recipes import load_benchmark
 from ggez_hub.registry import load_region
-from ggez_hub.runs import Run, file_hash, write_json
+from ggez_hub.runs import Run, fingerprint, write_json
 from ggez_hub.schema import Recipe
 from ggez_hub.scoring import statistics
 from ggez_hub.scoring.questions import Question, questions
@@ -35,7 +35,7 @@ def inputs(recipe: Recipe, run: Run) -> dict[str, Any]:
         "benchmarks": {name: b.model_dump(mode="json") for name, b in benchmarks.items()},
         "files": {name: readers.fingerprint(b.source, recipe.data.path) for name, b in benchmarks.items()},
         "train": run.outputs_hash("train"),
-    } | ({} if recipe.base.random else {"base_files": file_hash(hub.base_folder(recipe.base, run))})  # fmt: skip
+    } | ({} if recipe.base.random else {"base_files": fingerprint(hub.base_folder(recipe.base, run))})  # fmt: skip
 
 
 def _globalization(recipe: Recipe) -> dict[str, Any]:
@@ -59,7 +59,7 @@ def run(recipe: Recipe, run: Run, folder: Path) -> None:
         for split in ("selection", "test")
         if all(split in asked[name] for name in asked)
     }  # fmt: skip
-    results = _results(recipe, answers, asked)
+    results = _results(recipe, run.folder.name, answers, asked)
     write_json(folder / "results.json", results)
     _write_predictions(folder / "predictions.parquet", recipe, asked, predictions)
     plot(results, folder / "parity.png")
@@ -100,7 +100,7 @@ def _answers(name: str, asked: Sequence[Question], predicted: "np.ndarray") -> A
     return Answers(name, [q.id for q in asked], predicted == np.array([q.answer for q in asked]))
 
 
-def _results(recipe: Recipe, answers: dict[str, dict[str, Side]], asked: Asked) -> dict[str, Any]:
+def _results(recipe: Recipe, name: str, answers: dict[str, dict[str, Side]], asked: Asked) -> dict[str, Any]:
     """The contents of results.json."""
     sweep = recipe.sweep
     globalization = _globalization(recipe)
@@ -126,7 +126,7 @@ def _results(recipe: Recipe, answers: dict[str, dict[str, Side]], asked: Asked) 
             statistics.interval(replicates[side].mean(axis=0)[:, i]) for side in ("global", "regional")
         )
     return {
-        "recipe": recipe.title,
+        "recipe": name,
         "region": recipe.region,
         "globalization": globalization,
         "points": points,
@@ -135,7 +135,7 @@ def _results(recipe: Recipe, answers: dict[str, dict[str, Side]], asked: Asked) 
         "chosen": _judged(points, chosen["alpha"], replicates),
         "min_retention": sweep.min_retention,
         "selection_apart": "selection" in answers,
-        "synthetic": all(load_benchmark(name).synthetic for name in asked),
+        "synthetic": all(load_benchmark(benchmark).synthetic for benchmark in asked),
     }
 
 

@@ -1,0 +1,70 @@
+"""Cards: every number comes from the run folder, and the shipped examples are what the recipes make today."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from huggingface_hub import ModelCard
+
+from ggez_hub import registry, run
+from ggez_hub.hub import fetch
+
+GOLDEN = Path(__file__).parents[2] / "cards" / "pocket"
+EXAMPLES = sorted(GOLDEN.iterdir())
+NUMBER = re.compile(r"\b[0-9a-f]{64}\b|\d+(\.\d+)*(e-?\d+)?")
+
+
+def test_every_region_has_an_example() -> None:
+    regions = {json.loads((folder / "results.json").read_text())["region"] for folder in EXAMPLES}
+    assert regions == set(registry.files("regions")) - {"world"}
+
+
+@pytest.mark.parametrize("folder", EXAMPLES, ids=lambda f: f.name)
+def test_example_says_what_was_measured(folder: Path) -> None:
+    results = json.loads((folder / "results.json").read_text())
+    chosen = results["chosen"]
+    for artefact in ("adapter", "merged"):
+        card = ModelCard.load(folder / f"{artefact}.md")
+        assert f"ggez-region:{results['region']}" in card.data.tags
+        assert "synthetic" in card.data.tags
+        assert "**Synthetic.**" in card.text
+        assert f"**Gain** in the region {100 * chosen['gain']:.1f}%" in card.text
+        assert f"global quality {100 * chosen['retention']:.1f}%" in card.text
+        for point in results["points"]:
+            row = f"| {point['alpha']:g} | {point['global']:.3f} | {point['regional']:.3f} | {point['grp']:.3f} |"
+            assert row in card.text
+
+
+def test_pocket_sea_shows_what_the_method_promises() -> None:
+    results = json.loads((GOLDEN / "pocket-sea-embedding" / "results.json").read_text())
+    chosen, points = results["chosen"], {point["alpha"]: point for point in results["points"]}
+    assert chosen["gain"] >= 0.15
+    assert chosen["gain_ci95"][0] > 0
+    assert chosen["retention"] >= 0.97
+    assert chosen["retention_ci95"][1] >= 0.98
+    assert 0 < chosen["alpha"] < 1
+    assert points[0]["regional"] < chosen["regional"] < points[1]["regional"]
+    assert points[0]["global"] > points[1]["global"]
+    questions = {name: measured["n"] for name, measured in points[0]["benchmarks"].items()}
+    assert min(n for name, n in questions.items() if "regional" in name) >= 1000
+    assert min(n for name, n in questions.items() if "global" in name) >= 2000
+
+
+@pytest.mark.slow
+def test_example_is_what_its_recipe_makes(tmp_path: Path) -> None:
+    made = run("pocket-sea-embedding", tmp_path)
+    golden = GOLDEN / "pocket-sea-embedding"
+    for artefact in ("adapter", "merged"):
+        ours = (made.stage("card") / artefact / "README.md").read_text()
+        theirs = (golden / f"{artefact}.md").read_text()
+        assert NUMBER.sub("#", ours) == NUMBER.sub("#", theirs)
+    ours, theirs = (json.loads(p.read_text()) for p in (made.stage("sweep") / "results.json", golden / "results.json"))
+    assert ours["chosen"]["alpha"] == theirs["chosen"]["alpha"]
+    for our, their in zip(ours["points"], theirs["points"], strict=True):  # other processors round otherwise
+        assert our["global"] == pytest.approx(their["global"], abs=0.03)
+        assert our["regional"] == pytest.approx(their["regional"], abs=0.03)
+
+
+def test_shipped_base_is_small() -> None:
+    assert (fetch("ggez-hub/pocket-base-embedding") / "model.safetensors").stat().st_size <= 3_000_000

@@ -1,0 +1,435 @@
+"""YAML files: what they may say, and what a mistake in one says back."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from pydantic import BaseModel, ValidationError
+
+from ggez_hub.errors import ConfigError
+from ggez_hub.registry import KINDS, Kind, find, kind_of, load_list, parse_overrides, parse_yaml, read, to_yaml
+from ggez_hub.registry import files as registered
+from ggez_hub.schema import Benchmark, Filter, Lora, Recipe, Region, Train
+
+RECIPE = """\
+title: Mine
+family: embedding
+region: sea
+base: {random: {hidden: 16}}
+data: {reader: pocket}
+sweep: {global: [a], regional: [b]}
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "mine.yaml"
+    path.write_text(RECIPE)
+    return path
+
+
+def problems(call: Any, *arguments: Any) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        call(*arguments)
+    return list(caught.value.problems)
+
+
+# ---------------------------------------------------------------------------------------------------------------- names
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_has_shipped_files_and_names_are_their_stems(kind: Kind) -> None:
+    found = registered(kind)
+    assert found
+    assert all(path.is_file() and path.stem == name for name, path in found.items())
+    assert all(find(kind, name) == path for name, path in found.items())
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "message"),
+    [
+        (
+            "recipes",
+            "pocket-sea-embeding",
+            "unknown recipe 'pocket-sea-embeding'; did you mean 'pocket-sea-embedding'?",
+        ),
+        ("regions", "wrld", "unknown region 'wrld'; did you mean 'world'?"),
+        ("families", "embeding", "unknown family 'embeding'; did you mean 'embedding'?"),
+        ("benchmarks", "pocket-core-top", "unknown benchmark 'pocket-core-top'; did you mean 'pocket-core-top1'?"),
+        ("recipes", "nowhere/mine.yaml", "nowhere/mine.yaml: no such file"),
+        ("recipes", "mine.yml", "mine.yml: no such file"),
+    ],
+)
+def test_what_is_not_there_gets_the_nearest_name_and_a_command(kind: Kind, name: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        find(kind, name)
+    assert str(caught.value) == f"{message}\n  hint: ggez ls {kind}"
+
+
+def test_file_in_ones_own_recipes_folder_needs_no_registering(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for path in (
+        "recipes/mine.yaml",
+        "recipes/deeper/other.yaml",
+        "recipes/regions/atoll.yaml",
+        "recipes/regions/sea.yaml",
+    ):
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        Path(path).write_text("title: Ours")
+    assert {"mine", "other", "pocket-sea-embedding"} <= registered("recipes").keys()
+    assert {"atoll", "world"} <= registered("regions").keys()
+    assert find("regions", "sea") == Path("recipes/regions/sea.yaml")  # rather than the shipped one
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "kind"),
+    [
+        ("regions/x.yaml", "nonsense: 1", "regions"),
+        ("benchmarks/x.yaml", "nonsense: 1", "benchmarks"),
+        ("x.yaml", "title: X\ncountries: [IDN]", "regions"),
+        ("x.yaml", "title: X\ntask: top1\nsource: {reader: pocket}", "benchmarks"),
+        ("x.yaml", RECIPE, "recipes"),
+        ("x.yaml", "title: X", "recipes"),
+        ("x.yaml", "", "recipes"),
+        ("x.yaml", "[1, 2]", "recipes"),
+        ("x.yaml", "[{a: 1}]", "recipes"),
+        ("x.yaml", "5", "recipes"),
+        ("x.yaml", "a: [", "recipes"),
+    ],
+)
+def test_kind_of_a_file_is_told_by_its_folder_or_its_keys(tmp_path: Path, name: str, text: str, kind: Kind) -> None:
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text)
+    assert kind_of(path) == kind
+
+
+# ----------------------------------------------------------------------------------------------------------------- YAML
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("2e-3", 0.002),
+        ("1E5", 1e5),
+        ("1.5e3", 1500.0),
+        ("-.5", -0.5),
+        ("1.", 1.0),
+        ("3", 3),
+        ("true", True),
+        ("false", False),
+        ("null", None),
+        ("", None),
+        ('"2e-3"', "2e-3"),
+        *((word, word) for word in ("NO", "no", "yes", "Yes", "off", "on", "y", "True", "2024-01-01", "1.2.3", ".nan")),
+    ],
+)
+def test_values_are_what_people_mean(text: str, value: Any) -> None:
+    parsed = parse_yaml(f"key: {text}", "here")[0]["key"]
+    assert parsed == value
+    assert type(parsed) is type(value)
+
+
+def test_norway_is_a_country(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(RECIPE.replace("pocket", "pocket, languages: [no, en]"))
+    assert read(Recipe, tmp_path / "mine.yaml").data.languages == ("no", "en")
+
+
+# Not next-line (U+0085): PyYAML itself does not bring it back.
+texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x85"), max_size=20)
+keys = st.text(st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"]), max_size=20)  # of one line
+plain = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | texts,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(keys, inner, max_size=4),
+    max_leaves=10,
+)
+
+
+@given(plain)
+@example("1e5")
+@example(["no", "1.5e3", "+.5", "12:30", "2024-01-01", "~", "=", "<<"])
+@example({"1": "\u2028\ufeff\x7f", "": []})
+def test_what_is_written_is_read_back_unchanged(value: Any) -> None:
+    again = parse_yaml(to_yaml(value), "here")[0]
+    assert again == value
+    assert repr(again) == repr(value)  # 1 is not 1.0, nor True
+
+
+@given(st.text() | st.text("[]{}&*!<>|?:,-=0x_.e'\"#% \n\tab", max_size=30))
+@example("0x_")
+@example("9" * 5000)
+@example("!!int ''")
+@example("!!int foo")
+@example("!!bool foo")
+@example("!!timestamp foo")
+@example("? !!binary aGk=\n: 1")
+@example("? 2020-01-01\n: 1")
+@example("? [1, 2]\n: 1")
+@example("&a [*a]")
+@example("&a {b: *a}")
+@example("---\n1\n---\n2")
+@example("!!python/object/apply:os.getcwd []")
+def test_any_text_is_data_or_a_clear_error(text: str) -> None:
+    for call in (lambda: parse_yaml(text, "here")[0], lambda: parse_overrides([text, f"a.b={text}"])["a", "b"]):
+        try:
+            json.dumps(call())  # plain data and nothing else
+        except ConfigError as err:
+            named = [problem.startswith(("here", "argument ")) for problem in err.problems]
+            assert named
+            assert all(named)
+
+
+def test_nesting_without_end_is_an_error() -> None:
+    for text in ("[" * 1000, "a: " * 60, "&a {b: *a}"):
+        with pytest.raises(ConfigError, match=r"^here.* not valid YAML: "):
+            parse_yaml(text, "here")
+
+
+def test_keys_given_twice_are_all_named(tmp_path: Path) -> None:
+    text = RECIPE + "train:\n  steps: 5\n  loss: softmax\n  steps: 6\ntitle: Again\n"
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    assert problems(read, Recipe, path) == [
+        f"{path}:10  train.steps: key given twice",
+        f"{path}:11  title: key given twice",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [("title: [Mine\nfamily: embedding\n", 2), ("title: Mine\n\tfamily: x\n", 2), ("a: 1\nb: c: d\n", 2), ("a: 'b", 1)],
+)
+def test_broken_yaml_is_told_with_its_line(tmp_path: Path, text: str, line: int) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    (problem,) = problems(read, Recipe, path)
+    assert problem.startswith(f"{path}:{line}  not valid YAML: ")
+
+
+def test_lines_are_those_of_the_keys() -> None:
+    lines = parse_yaml("a:\n  b: 1\n  c:\n    - x\n    - y\n# remark\nd: |\n  text\n  more\n", "here")[1]
+    assert {key: lines[key] for key in (("a",), ("a", "b"), ("a", "c"), ("a", "c", 1), ("d",))} == {
+        ("a",): 1,
+        ("a", "b"): 2,
+        ("a", "c"): 3,
+        ("a", "c", 1): 5,
+        ("d",): 7,
+    }
+
+
+# --------------------------------------------------------------------------------------------------------------- schema
+@pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
+        ("title: Mine", "titel: Mine", "1  titel: unknown key; did you mean 'title'?"),
+        ("hidden: 16", "hidden: x", "4  base.random.hidden: Input should be a valid integer"),
+        ("{random: {hidden: 16}}", "{}", "4  base: give exactly one of id, recipe, random"),
+        ("{random: {hidden: 16}}", "{id: x, recipe: y}", "4  base: give exactly one of id, recipe, random"),
+        ("{random: {hidden: 16}}", "[random]", "4  base: Input should be an object"),
+        ("{reader: pocket}", "{}", "5  data.reader: is missing"),
+        ("{reader: pocket}", "pocket", "5  data: Input should be an object"),
+        ("{reader: pocket}", "{reader: pocket, pth: x}", "5  data.pth: unknown key; did you mean 'path'?"),
+        ("{reader: pocket}", "{reader: pocket, options: {a: [1]}}", "5  data.options.a: expected text, a number,"),
+        ("global: [a]", "global: a", "6  sweep.global: Input should be a valid array"),
+        ("global: [a]", "global: []", "6  sweep.global: Tuple should have at least 1 item"),
+        ("global: [a]", "globl: [a]", "6  sweep.globl: unknown key; did you mean 'global'?"),
+        ("global: [a]", "global: [a], alphas: [0, 1.5]", "6  sweep.alphas.1: Input should be less than or equal to 1"),
+        ("global: [a]", "global: [a], alphas: [-0.1]", "6  sweep.alphas.0: Input should be greater than or equal to 0"),
+        ("region: sea", "region: SEA!", "3  region: String should match pattern"),
+        ("region: sea", "region: sea\nseed: '1'", "4  seed: Input should be a valid integer"),
+        ("region: sea", "region: sea\nseed: true", "4  seed: Input should be a valid integer"),
+        ("region: sea", "region: sea\nseed: 1.0", "4  seed: Input should be a valid integer"),
+        ("region: sea", "region: sea\nseed: -1", "4  seed: Input should be greater than or equal to 0"),
+        (
+            "region: sea",
+            "region: sea\ntrain:\n  steps: 0",
+            "5  train.steps: Input should be greater than or equal to 1",
+        ),
+        ("region: sea", "region: sea\ntrain:\n  lora:\n    r: a", "6  train.lora.r: Input should be a valid integer"),
+        (
+            "region: sea",
+            "region: sea\ntrain:\n  lora:\n    rank: 4",
+            "6  train.lora.rank: unknown key; known: lora_alpha,",
+        ),
+        ("region: sea", "region: sea\ntrain: {method: magic}", "4  train.method: Input should be 'lora' or 'full'"),
+        (
+            "region: sea",
+            "region: sea\ntrain: {learning_rate: 1e999}",
+            "4  train.learning_rate: Input should be a finite",
+        ),
+        (
+            "region: sea",
+            "region: sea\ntrain: {learning_rate: '1e-3'}",
+            "4  train.learning_rate: Input should be a valid n",
+        ),
+    ],
+)
+def test_mistake_in_a_recipe_is_told_with_its_line(file: Path, old: str, new: str, problem: str) -> None:
+    assert old in RECIPE
+    file.write_text(RECIPE.replace(old, new))
+    found = problems(read, Recipe, file)
+    assert any(line.startswith(f"{file}:{problem}") for line in found), found
+
+
+@pytest.mark.parametrize(
+    ("model", "text", "problem"),
+    [
+        (Region, "title: X\ncountries: []", "2  countries: Tuple should have at least 1 item"),
+        (Region, "title: X\ncountries: [IDN, id]", "2  countries.1: String should match pattern"),
+        (
+            Region,
+            "title: X\ncountries: [IDN]\nkof: {2020: 143}",
+            "3  kof.2020: Input should be less than or equal to 100",
+        ),
+        (Region, "title: X\ncountry: [IDN]", "2  country: unknown key; did you mean 'countries'?"),
+        (Benchmark, "title: X\nsource: {reader: a}\ntask: top5", "3  task: Input should be 'top1' or 'choice'"),
+        (
+            Benchmark,
+            "title: X\nsource: {reader: a, wher: {}}\ntask: top1",
+            "2  source.wher: unknown key; did you mean 'wh",
+        ),
+        (Recipe, "- 1\n- 2", "1  expected a mapping of keys, got list"),
+        (Recipe, "", "1  expected a mapping of keys, got NoneType"),
+        (Recipe, "text", "1  expected a mapping of keys, got str"),
+    ],
+)
+def test_mistake_in_any_kind_of_file(tmp_path: Path, model: type[BaseModel], text: str, problem: str) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    found = problems(read, model, path)
+    assert any(line.startswith(f"{path}:{problem}") for line in found), found
+
+
+def test_all_problems_of_a_file_come_at_once(file: Path) -> None:
+    file.write_text("titel: Mine\nfamily: 3\nregion: sea\ndata: {}\nsweep: {global: [a], regional: [b], alphas: [2]}\n")
+    assert set(problems(read, Recipe, file)) == {
+        f"{file}:1  titel: unknown key; did you mean 'title'?",
+        f"{file}:1  title: is missing",
+        f"{file}:1  base: is missing",
+        f"{file}:2  family: Input should be a valid string",
+        f"{file}:4  data.reader: is missing",
+        f"{file}:5  sweep.alphas.0: Input should be less than or equal to 1",
+    }
+
+
+def test_file_that_is_no_text(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_bytes(b"title: \xff\xfe\n")
+    (problem,) = problems(read, Recipe, tmp_path / "mine.yaml")
+    assert problem.startswith(f"{tmp_path / 'mine.yaml'}: cannot be read as UTF-8 text: ")
+    (problem,) = problems(read, Recipe, tmp_path)
+    assert problem.startswith(f"{tmp_path}: cannot be read")
+
+
+def test_recipe_that_says_only_what_differs_gets_the_defaults(file: Path) -> None:
+    file.write_text(RECIPE + "train: {steps: 7, lora: {r: 4}}\n")
+    recipe = read(Recipe, file)
+    assert recipe.filter == Filter()
+    assert recipe.train == Train(steps=7, lora=Lora(r=4))
+    assert recipe.sweep.min_retention == 0.98
+    assert {0.0, 1.0} < set(recipe.sweep.alphas)
+
+
+def test_whole_number_is_fine_where_a_fraction_may_stand(file: Path) -> None:
+    recipe = read(Recipe, file, {("train", "learning_rate"): 1, ("sweep", "globalization"): 0})
+    assert (recipe.train.learning_rate, recipe.sweep.globalization) == (1.0, 0.0)
+
+
+def test_alpha_0_and_1_are_always_measured_and_alphas_sorted(file: Path) -> None:
+    assert read(Recipe, file, {("sweep", "alphas"): [0.5, 0.25, 0.5]}).sweep.alphas == (0.0, 0.25, 0.5, 1.0)
+
+
+def test_what_was_read_cannot_be_changed(file: Path) -> None:
+    recipe = read(Recipe, file)
+    with pytest.raises(ValidationError, match="frozen"):
+        recipe.title = "Other"  # type: ignore[misc]
+    with pytest.raises(ValidationError, match="frozen"):
+        recipe.train.lora.r = 3  # type: ignore[misc]
+
+
+# ------------------------------------------------------------------------------------------------------------ overrides
+def test_overrides_win_and_touch_nothing_else(file: Path) -> None:
+    file.write_text(RECIPE + "train: {steps: 7, loss: softmax}\n")
+    given = parse_overrides(["train.steps=50", "train.lora.r=2", "sweep.min_retention=null", "title=a=b"])
+    recipe = read(Recipe, file, given)
+    assert (recipe.train.steps, recipe.train.loss, recipe.train.lora.r) == (50, "softmax", 2)
+    assert (recipe.sweep.min_retention, recipe.title) == (None, "a=b")
+    assert recipe.sweep.global_ == ("a",)
+    assert read(Recipe, file).train.steps == 7  # the file is as it was
+
+
+def test_later_override_of_the_same_key_wins(file: Path) -> None:
+    assert read(Recipe, file, parse_overrides(["seed=1", "seed=2"])).seed == 2
+
+
+@pytest.mark.parametrize(
+    ("argument", "problem"),
+    [
+        ("train.step=5", "argument train.step  train.step: unknown key; did you mean 'steps'?"),
+        ("trane.steps=5", "argument trane.steps  trane: unknown key; did you mean 'train'?"),
+        ("train.steps=many", "argument train.steps  train.steps: Input should be a valid integer"),
+        ("train.steps='5'", "argument train.steps  train.steps: Input should be a valid integer"),
+        ("train.steps=", "argument train.steps  train.steps: Input should be a valid integer"),
+        ("train=5", "argument train  train: Input should be an object"),
+        ("sweep.alphas=[0, 1.1]", "argument sweep.alphas  sweep.alphas.1: Input should be less than or equal to 1"),
+        ("sweep.alphas=[-1]", "argument sweep.alphas  sweep.alphas.0: Input should be greater than or equal to 0"),
+        ("sweep.alphas.0=0.5", " and argument sweep.alphas.0  sweep.alphas: Input should be a valid array"),
+        (
+            "sweep.min_retention=98",
+            "argument sweep.min_retention  sweep.min_retention: Input should be less than or eq",
+        ),
+        ("base.recipe=other", ":4 and argument base.recipe  base: give exactly one of id, recipe, random"),
+        ("=5", "argument '=5': expected key=value, such as train.steps=50"),
+        ("train.steps", "argument 'train.steps': expected key=value, such as train.steps=50"),
+        ("train.steps=[1", "argument train.steps:1  not valid YAML: "),
+        ("train={steps: 1, steps: 2}", "argument train:1  steps: key given twice"),
+    ],
+)
+def test_mistake_in_an_override_names_the_argument(file: Path, argument: str, problem: str) -> None:
+    found = problems(lambda: read(Recipe, file, parse_overrides([argument])))
+    assert any(problem in line for line in found), found
+
+
+def test_all_mistakes_in_overrides_come_at_once(file: Path) -> None:
+    found = problems(parse_overrides, ["nonsense", "a=[", "=1"])
+    assert [line.split(":")[0] for line in found] == ["argument 'nonsense'", "argument a", "argument '=1'"]
+    file.write_text(RECIPE.replace("title", "titel"))
+    found = problems(lambda: read(Recipe, file, parse_overrides(["train.step=5", "seed=x"])))
+    assert set(found) == {
+        "argument train.step  train.step: unknown key; did you mean 'steps'?",
+        "argument seed  seed: Input should be a valid integer",
+        f"{file}:1  titel: unknown key; did you mean 'title'?",
+        f"{file}:1  title: is missing",
+    }
+
+
+def test_overrides_do_not_make_a_recipe_of_a_list(file: Path) -> None:
+    file.write_text("- 1\n")
+    found = problems(lambda: read(Recipe, file, parse_overrides(["train.steps=5"])))
+    assert found == [f"{file}:1  expected a mapping of keys, got list"]
+
+
+scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+words = st.from_regex(r"[a-z]{1,8}", fullmatch=True)
+
+
+@given(st.dictionaries(st.lists(words, min_size=1, max_size=3).map(tuple), scalars | st.lists(scalars, max_size=3)))
+def test_overrides_say_what_json_says(values: dict[tuple[str, ...], Any]) -> None:
+    arguments = [f"{'.'.join(key)}={json.dumps(value)}" for key, value in values.items()]
+    assert parse_overrides(arguments) == values
+
+
+# ---------------------------------------------------------------------------------------------------------------- lists
+def test_file_with_a_list_of_things(tmp_path: Path) -> None:
+    path = tmp_path / "many.yaml"
+    path.write_text("- {title: A, countries: [IDN]}\n- title: B\n  countries: [VNM]\n")
+    assert [region.title for region in load_list(Region, path)] == ["A", "B"]
+
+
+def test_all_problems_of_a_list_come_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "many.yaml"
+    path.write_text("- {title: A, countries: [IDN, x]}\n- title: B\n  countris: [VNM]\n- 5\n")
+    assert {line.partition(" (")[0] for line in problems(load_list, Region, path)} == {
+        f"{path}:1  countries.1: String should match pattern '^[A-Z]{{3}}$'",
+        f"{path}:2  countries: is missing",
+        f"{path}:3  countris: unknown key; did you mean 'countries'?",
+        f"{path}:4  expected a mapping of keys, got int",
+    }
