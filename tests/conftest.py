@@ -40,7 +40,7 @@ title: Tiny
 family: embedding
 region: sea
 base: {id: base, license: mit}
-data: {reader: pocket, options: {train: 2}, synthetic: true}
+data: {reader: pocket, options: {train: 2}, where: {category: [Food, Animals]}, synthetic: true}
 train: {steps: 12, batch_size: 8, learning_rate: 1e-2, checkpoint_steps: 4, loss: softmax, lora: {r: 2, lora_alpha: 4}}
 sweep:
   alphas: [0, 0.5, 1]
@@ -50,7 +50,7 @@ sweep:
 """
 BENCHMARK = """\
 title: Tiny {rows} {task}
-source: {{reader: pocket, options: {{selection: 1, test: 2}}}}
+source: {{reader: pocket, options: {{selection: 1, test: 2}}, where: {{category: [Food, Animals]}}}}
 task: {task}
 rows: {rows}
 test: {{split: [test]}}

@@ -16,6 +16,15 @@ import pytest
 ROOT = Path(__file__).parents[1]
 SHIPPED = ("recipes", "cards", "spaces")  # beside the package in the checkout, inside it in the wheel
 INSIDE = ("ggez_hub/pocket/atlas", "ggez_hub/pocket/models")
+BENCHMARK = """\
+title: A few questions
+source: {{reader: pocket, options: {{selection: 1, test: 1}}}}
+task: top1
+rows: {rows}
+test: {{split: [test]}}
+selection: {{split: [selection]}}
+synthetic: true
+"""
 
 pytestmark = pytest.mark.slow
 
@@ -28,15 +37,15 @@ class Installed:
     environment: Path
     folder: Path
 
-    def run(self, program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def run(self, program: str, *arguments: str, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
         variables = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
         return subprocess.run(
             [self.environment / "bin" / program, *arguments],
-            cwd=self.folder, env=variables, capture_output=True, text=True, check=False,
+            cwd=folder or self.folder, env=variables, capture_output=True, text=True, check=False,
         )  # fmt: skip
 
-    def out(self, program: str, *arguments: str) -> str:
-        done = self.run(program, *arguments)
+    def out(self, program: str, *arguments: str, folder: Path | None = None) -> str:
+        done = self.run(program, *arguments, folder=folder)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
@@ -114,8 +123,13 @@ def test_shipped_files_are_valid(installed: Installed) -> None:
 
 
 def test_runs_a_shipped_recipe_up_to_its_cards(installed: Installed) -> None:
+    work = installed.folder / "work"
+    (work / "recipes" / "benchmarks").mkdir(parents=True)
+    for rows in ("region", "others"):  # few questions, in a recipes folder of one's own
+        (work / "recipes" / "benchmarks" / f"few-{rows}.yaml").write_text(BENCHMARK.format(rows=rows))
     few = ("train.steps=2", "train.batch_size=8", "sweep.alphas=[0, 1]", "sweep.resamples=10")
-    installed.out("ggez", "run", "pocket-sea-embedding", *few)
-    run = installed.folder / "runs" / "pocket-sea-embedding"
+    questions = ("sweep.global=[few-others]", "sweep.regional=[few-region]")
+    installed.out("ggez", "run", "pocket-sea-embedding", *few, *questions, folder=work)
+    run = work / "runs" / "pocket-sea-embedding"
     for artefact in ("adapter", "merged"):
         assert "Southeast Asia" in (run / "card" / artefact / "README.md").read_text(encoding="utf-8")

@@ -340,9 +340,9 @@ def test_alpha_0_and_1_are_always_measured_and_alphas_sorted(file: Path) -> None
 def test_what_was_read_cannot_be_changed(file: Path) -> None:
     recipe = read(Recipe, file)
     with pytest.raises(ValidationError, match="frozen"):
-        recipe.title = "Other"  # type: ignore[misc]
+        recipe.title = "Other"
     with pytest.raises(ValidationError, match="frozen"):
-        recipe.train.lora.r = 3  # type: ignore[misc]
+        recipe.train.lora.r = 3
 
 
 # ------------------------------------------------------------------------------------------------------------ overrides

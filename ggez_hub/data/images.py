@@ -36,14 +36,17 @@ def fetch(image: dict[str, Any] | None, root: Path | None = None) -> bytes:
     path = (image or {}).get("path")
     if not path:
         raise BrokenImage("no picture in the row")
-    if atlas.is_picture_path(path):
-        return atlas.picture(path)
-    if root is None:
-        raise BrokenImage(f"{path}: the picture is not in the file")
-    file: Path = (root / path).resolve()
-    if not file.is_relative_to(root.resolve()) or not file.is_file():
-        raise BrokenImage(f"{path}: no such picture below {root}")
-    return file.read_bytes()
+    try:
+        if atlas.is_picture_path(path):
+            return atlas.picture(path)
+        if root is None:
+            raise BrokenImage(f"{path}: the picture is not in the file")
+        file: Path = (root / path).resolve()
+        if not file.is_relative_to(root.resolve()) or not file.is_file():
+            raise BrokenImage(f"{path}: no such picture below {root}")
+        return file.read_bytes()
+    except (OSError, ValueError, RuntimeError) as err:  # unreadable, impossible names, links that lead to themselves
+        raise BrokenImage(f"{path}: cannot be read: {err}") from err
 
 
 def decode(data: bytes) -> "Image":
@@ -58,7 +61,7 @@ def decode(data: bytes) -> "Image":
         with Image.open(io.BytesIO(data)) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise BrokenImage(f"{image.width} x {image.height} pixels are more than {MAX_PIXELS}")
-            return image.convert("RGB")
+            return _rgb(image)
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as err:
         raise BrokenImage(f"cannot be decoded: {err}") from err
 
@@ -72,6 +75,12 @@ def opened(image: "str | Path | bytes | Image") -> "Image":
             return decode(Path(image).read_bytes())
         except OSError as err:
             raise BrokenImage(f"{image}: cannot be read: {err.strerror or err}") from err
+    return _rgb(image)
+
+
+def _rgb(image: "Image") -> "Image":
+    if image.mode.startswith("I;16"):  # Pillow would clip 16 bits at 255, which leaves white
+        image = image.convert("I").point(lambda value: value / 256)
     return image.convert("RGB")
 
 

@@ -4,6 +4,7 @@ A row has the fields of row_schema; a reader may leave any of them out and add o
 Pictures are references until a row is kept: {bytes, path}, as in the `datasets` library, see ggez_hub.data.images.
 """
 
+import contextlib
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
@@ -84,8 +85,10 @@ def parquet(path: str) -> Iterator["pa.RecordBatch"]:
         try:
             with pq.ParquetFile(file) as reader:
                 yield from reader.iter_batches(batch_size=BATCH)
-        except pa.ArrowInvalid as err:
-            raise InputError(f"{file}: not a parquet file: {err}", "check that the download is complete") from err
+        except (pa.ArrowInvalid, OSError) as err:  # OSError: damaged pages behind a sound end of the file
+            raise InputError(
+                f"{file}: not a readable parquet file: {err}", "check that the download is complete"
+            ) from err
 
 
 def _parquet_files(path: str) -> list[Path]:
@@ -125,8 +128,6 @@ def read(source: Source, path: str | None = None) -> Iterator["pa.RecordBatch"]:
     Raises:
         InputError: No path, a column that is not there, a wrong type, or a file that is not what the reader expects.
     """
-    import pyarrow.compute as pc
-
     options = dict(source.options)
     if needs_path(source.reader):
         if not (source.path or path):
@@ -134,8 +135,7 @@ def read(source: Source, path: str | None = None) -> Iterator["pa.RecordBatch"]:
         options["path"] = source.path or path or ""
     for batch in READERS[source.reader](**options):
         batch = _in_schema(batch, source.columns, str(options.get("path", source.reader)))
-        for field, values in source.where.items():
-            batch = batch.filter(pc.is_in(column(batch, field), value_set=_values(batch, field, values)))
+        batch = select(batch, source.where)
         if batch.num_rows:
             yield batch
 
@@ -172,21 +172,25 @@ def _values(batch: "pa.RecordBatch", field: str, values: tuple[Any, ...]) -> "pa
 
     try:
         return pa.array(values, type=column(batch, field).type)
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as err:
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as err:
         raise InputError(f"where.{field}: {list(values)} do not fit the column: {err}") from err
 
 
 def _in_schema(batch: "pa.RecordBatch", columns: Mapping[str, str], where: str) -> "pa.RecordBatch":
     import pyarrow as pa
 
-    named = dict(zip(batch.schema.names, batch.columns, strict=True))
+    given = {  # categories, as pandas writes them, become plain strings
+        name: values.dictionary_decode() if pa.types.is_dictionary(values.type) else values
+        for name, values in zip(batch.schema.names, batch.columns, strict=True)
+    }
+    named = dict(given)
     for field, theirs in columns.items():
-        if theirs not in named:
+        if theirs not in given:
             raise InputError(
                 f"{where}: no column {theirs!r} (wanted as {field!r}){did_you_mean(theirs, batch.schema.names)}",
                 f"set data.columns.{field}= to the right one",
             )
-        named[field] = batch.column(theirs)
+        named[field] = given[theirs]
     for field in ("image", "text"):
         if field not in named:
             raise InputError(
@@ -219,16 +223,21 @@ def _iso3(countries: "pa.Array") -> "pa.Array":
     ).cast(pa.string()) if pc.any(pc.is_valid(countries)).as_py() else countries  # fmt: skip
 
 
-ALIASES = {"burma": "MMR", "east timor": "TLS", "laos": "LAO", "brunei": "BRN", "phillipines": "PHL", "turkey": "TUR"}
+ALIASES = {  # usual spellings that the ISO tables lack, in lower case
+    "brunei": "BRN", "burma": "MMR", "camb.": "KHM", "cape verde": "CPV", "congo (kinshasa)": "COD",
+    "east timor": "TLS", "great britain": "GBR", "indo.": "IDN", "ivory coast": "CIV", "korea (north)": "PRK",
+    "korea (south)": "KOR", "lao pdr": "LAO", "laos": "LAO", "macau": "MAC", "macedonia": "MKD", "mala.": "MYS",
+    "palestine": "PSE", "phil.": "PHL", "phillipines": "PHL", "russia": "RUS", "sing.": "SGP", "swaziland": "SWZ",
+    "thai.": "THA", "the philippines": "PHL", "turkey": "TUR", "uae": "ARE", "uk": "GBR", "vie": "VNM", "viet.": "VNM",
+}  # fmt: skip
 
 
 @cache
 def iso3(name: str) -> str | None:
-    """The ISO3 code of a country given by code or name (a place in brackets is ignored), or None."""
+    """The ISO3 code of a country given by code or name (a place in brackets may follow), or None."""
     import pycountry
 
-    name = name.partition("(")[0].strip()
-    try:
-        return ALIASES.get(name.casefold()) or str(pycountry.countries.lookup(name).alpha_3)
-    except LookupError:
-        return None
+    for spelling in (name.strip(), name.partition("(")[0].strip()):
+        with contextlib.suppress(LookupError):
+            return ALIASES.get(spelling.casefold()) or str(pycountry.countries.lookup(spelling).alpha_3)
+    return None

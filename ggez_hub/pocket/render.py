@@ -22,6 +22,7 @@ import numpy as np
 from PIL import Image, ImageColor, ImageDraw
 
 SUPERSAMPLE = 3
+LIMIT = 1000  # of coordinates and degrees; a slip of the hand must not fill the memory
 COUNTS = {"ellipse": (4,), "rect": (4,), "pie": (6,), "arc": (7,)}  # numbers after the colour; the others take any
 
 
@@ -32,10 +33,10 @@ def check_shape(shape: Sequence[Any]) -> str | None:
     kind, colour, *numbers = shape
     try:
         ImageColor.getrgb(colour)
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, TypeError):
         return f"{colour!r} is not a colour (a CSS name or '#rrggbb')"
-    if not all(isinstance(n, int | float) and math.isfinite(n) for n in numbers):
-        return f"{kind}: everything after the colour is a number"
+    if not all(isinstance(n, int | float) and abs(n) <= LIMIT for n in numbers):
+        return f"{kind}: everything after the colour is a number from -{LIMIT} to {LIMIT}"
     if kind in COUNTS and len(numbers) not in COUNTS[kind]:
         return f"{kind}: expected {COUNTS[kind][0]} numbers after the colour, got {len(numbers)}"
     if kind == "polygon" and (len(numbers) < 6 or len(numbers) % 2):

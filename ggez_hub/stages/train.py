@@ -5,6 +5,7 @@ that goes on from a checkpoint ends in the same bytes as one that was never dist
 """
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ NEEDS = ("filter",)
 RESUMABLE = True
 MAX_GRAD_NORM = 1.0
 CHECKPOINT = "checkpoint.safetensors"
+ROWS = "rows"
 
 
 def inputs(recipe: Recipe, run: Run) -> dict[str, Any]:
@@ -63,14 +65,15 @@ def run(recipe: Recipe, run: Run, folder: Path) -> None:
     _export(loaded, recipe, folder)
     write_text(folder / "log.jsonl", "".join(json.dumps(entry) + "\n" for entry in log))
     (folder / CHECKPOINT).unlink(missing_ok=True)
+    shutil.rmtree(folder / ROWS)
 
 
 def _examples(path: Path, folder: Path) -> Any:
-    """The rows, mapped from disk; their Arrow copy lives in memory-mapped files beside the checkpoint until the end."""
+    """The rows, mapped into memory from an uncompressed copy that lives beside the checkpoint until the end."""
     import datasets
 
     datasets.disable_progress_bars()
-    return datasets.Dataset.from_parquet(str(path), keep_in_memory=True, cache_dir=str(folder / ".cache"))
+    return datasets.Dataset.from_parquet(str(path), cache_dir=str(folder / ROWS))
 
 
 def _prepare(family: Family, loaded: Loaded, recipe: Recipe) -> "dict[str, torch.nn.Parameter]":

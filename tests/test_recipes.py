@@ -1,0 +1,184 @@
+"""Recipes and all that they name: what ships is valid, and a wrong name gets the right one."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ggez_hub import registry
+from ggez_hub.errors import ConfigError
+from ggez_hub.recipes import load, load_benchmark, load_recipe, recipe_name, validate_file
+from ggez_hub.registry import Kind, parse_overrides
+
+RECIPE = """\
+title: Mine
+family: embedding
+region: atoll
+base: {random: {hidden: 16}}
+data:
+  reader: pocket
+  options: {train: 1}
+train: {steps: 2}
+sweep:
+  global: [easy]
+  regional:
+    - hard
+"""
+BENCHMARK = """\
+title: Easy
+source:
+  reader: pocket
+  options:
+    test: 1
+task: top1
+"""
+PATH = "recipes/mine.yaml"
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """A current directory with a recipe, a region and benchmarks of one's own; call it to change the recipe's text."""
+    monkeypatch.chdir(tmp_path)
+    for folder in ("regions", "benchmarks"):
+        Path("recipes", folder).mkdir(parents=True)
+    Path("recipes/regions/atoll.yaml").write_text("title: Atoll\ncountries: [TUV]\nkof: {2020: 43}\n")
+    for name in ("easy", "hard"):
+        Path(f"recipes/benchmarks/{name}.yaml").write_text(BENCHMARK)
+
+    def change(*pairs: tuple[str, str]) -> None:
+        text = RECIPE
+        for old, new in pairs:
+            assert old in text
+            text = text.replace(old, new)
+        Path(PATH).write_text(text)
+
+    change()
+    return change
+
+
+def problems(call: Any, *arguments: Any) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        call(*arguments)
+    return list(caught.value.problems)
+
+
+@pytest.mark.parametrize("kind", ["recipes", "regions", "benchmarks"])
+def test_every_shipped_file_is_valid(kind: Kind) -> None:
+    files = registry.files(kind).values()
+    assert files
+    for path in files:
+        validate_file(path)
+
+
+def test_every_yaml_file_that_ships_is_of_some_kind() -> None:
+    shipped = {path for kind in ("recipes", "regions", "benchmarks") for path in registry.files(kind).values()}
+    there = {path.name for path in (registry.data_root() / "recipes").rglob("*.yaml")}
+    assert there == {path.name for path in shipped}  # none hides another of the same name
+
+
+def test_recipe_is_found_by_name_and_by_path(project: Callable[..., None], tmp_path: Path) -> None:
+    by_name = load_recipe("mine")
+    assert by_name == load_recipe(PATH) == load_recipe(str(tmp_path / PATH))
+    assert (by_name.title, by_name.region, by_name.sweep.regional) == ("Mine", "atoll", ("hard",))
+    assert recipe_name("mine") == recipe_name(PATH) == "mine"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
+        ("region: atoll", "region: atol", "3  region: unknown region 'atol'; did you mean 'atoll'?"),
+        ("family: embedding", "family: embeding", "2  family: unknown family 'embeding'; did you mean 'embedding'?"),
+        ("random: {hidden: 16}", "recipe: min", "4  base.recipe: unknown recipe 'min'; did you mean 'mine'?"),
+        ("[easy]", "[esy]", "10  sweep.global.0: unknown benchmark 'esy'; did you mean 'easy'?"),
+        ("- hard", "- hard\n    - hrd", "13  sweep.regional.1: unknown benchmark 'hrd'; did you mean 'hard'?"),
+        ("- hard", "- hard\n    - easy", "9  sweep: 'easy' stands on both sides; give each side its own"),
+        ("reader: pocket", "reader: poket", "6  reader: unknown reader 'poket'; did you mean 'pocket'?"),
+        ("{train: 1}", "{trian: 1}", "7  options.trian: unknown option; did you mean 'train'?"),
+        ("{train: 1}", "\n    train: 1\n    tset: 1", "9  options.tset: unknown option; did you mean 'test'?"),
+        ("{steps: 2}", "{loss: sigmod}", "8  train.loss: unknown loss 'sigmod'; did you mean 'sigmoid'?"),
+    ],
+)
+def test_unknown_name_gets_the_nearest_and_its_line(
+    project: Callable[..., None], old: str, new: str, problem: str
+) -> None:
+    project((old, new))
+    assert problems(load_recipe, "mine") == [f"{PATH}:{problem}"]
+
+
+def test_all_unknown_names_come_at_once(project: Callable[..., None]) -> None:
+    project(
+        ("atoll", "atol"), ("family: embedding", "family: embeding"), ("[easy]", "[esy, hrd]"), ("train: 1", "x: 1")
+    )
+    found = problems(load_recipe, "mine")
+    assert [line.partition(": ")[0] for line in found] == [
+        f"{PATH}:3  region",
+        f"{PATH}:2  family",
+        f"{PATH}:10  sweep.global.0",
+        f"{PATH}:10  sweep.global.1",
+        f"{PATH}:7  options.x",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("argument", "problem"),
+    [
+        ("region=atol", "argument region  region: unknown region 'atol'; did you mean 'atoll'?"),
+        ("family=embeding", "argument family  family: unknown family 'embeding'; did you mean 'embedding'?"),
+        ("sweep.global=[esy]", "argument sweep.global  sweep.global.0: unknown benchmark 'esy'; did you mean 'easy'?"),
+        ("sweep.global=[hard]", f"{PATH}:9 and argument sweep.global  sweep: 'hard' stands on both sides; give each"),
+        ("data.reader=poket", "argument data.reader  reader: unknown reader 'poket'; did you mean 'pocket'?"),
+        ("data.options.trian=2", "argument data.options.trian  options.trian: unknown option; did you mean 'train'?"),
+        ("data.options={trian: 2}", "argument data.options  options.trian: unknown option; did you mean 'train'?"),
+        ("train.loss=sigmod", "argument train.loss  train.loss: unknown loss 'sigmod'; did you mean 'sigmoid'?"),
+    ],
+)
+def test_unknown_name_in_an_override_names_the_argument(
+    project: Callable[..., None], argument: str, problem: str
+) -> None:
+    (found,) = problems(load_recipe, "mine", parse_overrides([argument]))
+    assert found.startswith(problem)
+
+
+def test_mistakes_in_the_files_that_a_recipe_names_come_with_its_own(project: Callable[..., None]) -> None:
+    project(("pocket", "poket"))
+    Path("recipes/regions/atoll.yaml").write_text("title: Atoll\ncountries: [TUV, Nauru]\n")
+    Path("recipes/benchmarks/easy.yaml").write_text(BENCHMARK.replace("top1", "top2"))
+    Path("recipes/benchmarks/hard.yaml").write_text(BENCHMARK.replace("test: 1", "tset: 1"))
+    assert {line.partition(" Input")[0].partition(" String")[0] for line in problems(load_recipe, "mine")} == {
+        "recipes/regions/atoll.yaml:2  countries.1:",
+        "recipes/benchmarks/easy.yaml:6  task:",
+        "recipes/benchmarks/hard.yaml:5  options.tset: unknown option; did you mean 'test'?",
+        f"{PATH}:6  reader: unknown reader 'poket'; did you mean 'pocket'?",
+    }
+
+
+def test_unknown_reader_of_a_benchmark_gets_the_nearest_and_its_line(project: Callable[..., None]) -> None:
+    path = Path("recipes/benchmarks/easy.yaml")
+    path.write_text(BENCHMARK.replace("pocket", "parket"))
+    found = problems(load_benchmark, "easy")
+    assert found == [f"{path}:3  reader: unknown reader 'parket'; did you mean 'parquet'?"]
+
+
+def test_min_retention_null_is_the_plain_rule(project: Callable[..., None]) -> None:
+    assert load_recipe("mine").sweep.min_retention == 0.98
+    project(("sweep:", "sweep:\n  min_retention: null"))
+    assert load_recipe("mine").sweep.min_retention is None
+
+
+def test_recipe_that_is_not_there() -> None:
+    assert problems(load_recipe, "nowhere/mine.yaml") == ["nowhere/mine.yaml: no such file"]
+    (problem,) = problems(load_recipe, "pocket-see-embedding")
+    assert problem.endswith("did you mean 'pocket-sea-embedding'?")
+
+
+@pytest.mark.parametrize("name", ["atoll", "easy"])
+def test_only_recipes_take_overrides(project: Callable[..., None], name: str) -> None:
+    kind: Kind = "regions" if name == "atoll" else "benchmarks"
+    assert load(kind, name).title
+    assert problems(load, kind, name, parse_overrides(["title=x"])) == ["argument title: only recipes take overrides"]
+
+
+def test_validate_tells_a_missing_file_from_an_empty_folder(tmp_path: Path) -> None:
+    assert problems(validate_file, tmp_path / "no.yaml") == [f"{tmp_path / 'no.yaml'}: no such file"]
+    assert problems(validate_file, tmp_path) == [f"{tmp_path}: no YAML file in it"]
