@@ -10,14 +10,14 @@ from ggez_hub import families, registry
 from ggez_hub.data import readers
 from ggez_hub.errors import ConfigError, did_you_mean
 from ggez_hub.registry import Key, Kind, Place
-from ggez_hub.schema import Benchmark, Recipe, Source
+from ggez_hub.schema import Benchmark, Recipe
 
 
 def load_benchmark(name: str) -> Benchmark:
     """Loads a benchmark by name or path. Raises ConfigError with every problem in the file."""
     path = registry.find("benchmarks", name)
     benchmark = registry.read(Benchmark, path)
-    _check_source(benchmark.source, ("source",), registry.parse_file(path)[1])
+    _check_source(benchmark.source.reader, benchmark.source.options, ("source",), registry.parse_file(path)[1])
     return benchmark
 
 
@@ -32,17 +32,25 @@ def load_recipe(name: str, overrides: Mapping[Key, Any] | None = None) -> Recipe
         ConfigError: Every problem at once: in the recipe, and in the names it uses.
     """
     path = registry.find("recipes", name)
-    recipe = registry.read(Recipe, path, overrides)
-    place = registry.parse_file(path, overrides)[1]
+    value, place = registry.parse_file(path, overrides)
     problems: list[str] = []
+
+    def at(*key: str) -> Any:
+        """The value of a key as it was given, for a mistake elsewhere should not hide an unknown name."""
+        found = value
+        for part in key:
+            found = found.get(part) if isinstance(found, dict) else None
+        return found
 
     def problem(key: Key, text: str) -> None:
         problems.append(f"{place(key)}  {registry.dotted(key)}: {text}")
 
-    def known(kind: Kind, key: Key, value: str) -> bool:
-        if value in registry.files(kind):
+    def known(kind: Kind, key: Key, name: Any) -> bool:
+        if not isinstance(name, str):
+            return False  # the schema says so
+        if name in registry.files(kind):
             return True
-        problem(key, f"unknown {registry.one(kind)} {value!r}{did_you_mean(value, registry.files(kind))}")
+        problem(key, f"unknown {registry.one(kind)} {name!r}{did_you_mean(name, registry.files(kind))}")
         return False
 
     def collect(call: Callable[[], object]) -> None:
@@ -51,33 +59,36 @@ def load_recipe(name: str, overrides: Mapping[Key, Any] | None = None) -> Recipe
         except ConfigError as err:
             problems.extend(err.problems)
 
-    if known("regions", ("region",), recipe.region):
-        collect(lambda: registry.load_region(recipe.region))
-    if known("families", ("family",), recipe.family):
-        losses, loss = families.get(recipe.family).LOSSES, recipe.train.loss
-        if loss is not None and loss not in losses:
+    collect(lambda: registry.check(Recipe, value, place))
+    if known("regions", ("region",), at("region")):
+        collect(lambda: registry.load_region(at("region")))
+    if known("families", ("family",), at("family")):
+        losses, loss = families.get(at("family")).LOSSES, at("train", "loss")
+        if isinstance(loss, str) and loss not in losses:
             problem(("train", "loss"), f"unknown loss {loss!r}{did_you_mean(loss, losses)}")
-    if recipe.base.recipe:
-        known("recipes", ("base", "recipe"), recipe.base.recipe)
-    for side, names in (("global", recipe.sweep.global_), ("regional", recipe.sweep.regional)):
+    known("recipes", ("base", "recipe"), at("base", "recipe"))
+    sides = {side: at("sweep", side) if isinstance(at("sweep", side), list) else [] for side in ("global", "regional")}
+    for side, names in sides.items():
         for i, benchmark in enumerate(names):
             if known("benchmarks", ("sweep", side, i), benchmark):
                 collect(lambda benchmark=benchmark: load_benchmark(benchmark))  # type: ignore[misc]
-    for benchmark in set(recipe.sweep.global_) & set(recipe.sweep.regional):
-        problem(("sweep",), f"{benchmark!r} stands on both sides; give each side its own")
-    collect(lambda: _check_source(recipe.data, ("data",), place))
+    for benchmark in sides["global"]:
+        if benchmark in sides["regional"]:
+            problem(("sweep",), f"{benchmark!r} stands on both sides; give each side its own")
+    if isinstance(at("data", "reader"), str):
+        collect(lambda: _check_source(at("data", "reader"), at("data", "options"), ("data",), place))
     if problems:
-        raise ConfigError(list(dict.fromkeys(problems)))
-    return recipe
+        raise ConfigError(registry.by_line(problems))
+    return registry.check(Recipe, value, place)
 
 
-def _check_source(source: Source, key: Key, place: Place) -> None:
+def _check_source(reader: str, options: Any, key: Key, place: Place) -> None:
     """Raises ConfigError with everything that the reader does not take, each at its line."""
-    readers.check(source.reader, {}, place((*key, "reader")))
+    readers.check(reader, {}, place((*key, "reader")))
     problems: list[str] = []
-    for name, value in source.options.items():
+    for name, value in options.items() if isinstance(options, Mapping) else ():
         try:
-            readers.check(source.reader, {name: value}, place((*key, "options", name)))
+            readers.check(reader, {name: value}, place((*key, "options", name)))
         except ConfigError as err:
             problems.extend(err.problems)
     if problems:

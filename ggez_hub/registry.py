@@ -6,7 +6,7 @@ at once with file and line.
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
@@ -179,7 +179,7 @@ def _model_at(model: type[BaseModel], key: Sequence[str | int]) -> type[BaseMode
     return current if isinstance(current, type) and issubclass(current, BaseModel) else None
 
 
-def _check(model: type[M], value: Any, place: Place) -> M:
+def check(model: type[M], value: Any, place: Place) -> M:
     """Validates plain data; all problems in one ConfigError, each with the place that ``place(key)`` names."""
     if not isinstance(value, dict):
         raise ConfigError([f"{place(())}  expected a mapping of keys, got {type(value).__name__}"])
@@ -201,13 +201,19 @@ def _check(model: type[M], value: Any, place: Place) -> M:
                 key = key[:-1]  # one error for each type that it might be
                 message = "expected text, a number, true or false"
             problems.append(f"{place(key)}  {dotted(key)}: {message}" if key else f"{place(key)}  {message}")
-        raise ConfigError(sorted(set(problems))) from err
+        raise ConfigError(by_line(problems)) from err
+
+
+def by_line(problems: Iterable[str]) -> list[str]:
+    """Problems without repetition, in the order of the file."""
+    numbers = re.compile(r"(\d+)")
+    return sorted(set(problems), key=lambda p: [int(n) if n.isdigit() else n for n in numbers.split(p)])
 
 
 def read(model: type[M], path: Path, overrides: Mapping[Key, Any] | None = None) -> M:
     """Reads one file into its schema. Raises ConfigError with every problem, each at its line."""
     value, place = parse_file(path, overrides)
-    return _check(model, value, place)
+    return check(model, value, place)
 
 
 def parse_file(path: Path, overrides: Mapping[Key, Any] | None = None) -> tuple[Any, Place]:
@@ -281,7 +287,7 @@ def load_list(model: type[M], path: Path) -> tuple[M, ...]:
             return f"{path}:{lines[(i, *key)]}"
 
         try:
-            items.append(_check(model, item, place))
+            items.append(check(model, item, place))
         except ConfigError as err:
             problems.extend(err.problems)
     if problems:

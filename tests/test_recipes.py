@@ -120,6 +120,31 @@ def test_all_unknown_names_come_at_once(project: Callable[..., None]) -> None:
     ]
 
 
+def test_unknown_names_come_with_the_mistakes_in_other_keys(project: Callable[..., None]) -> None:
+    pairs = (("title", "titel"), ("steps: 2", "steps: x, loss: sigmod"), ("atoll", "atol"), ("[easy]", "easy"))
+    project(*pairs, ("- hard", "- hrd"), ("pocket", "poket"), ("{train: 1}", "[1]"))
+    assert {line.partition("; ")[0] for line in problems(load_recipe, "mine", parse_overrides(["seed=x"]))} == {
+        "argument seed  seed: Input should be a valid integer",
+        f"{PATH}:1  titel: unknown key",
+        f"{PATH}:1  title: is missing",
+        f"{PATH}:3  region: unknown region 'atol'",
+        f"{PATH}:6  reader: unknown reader 'poket'",
+        f"{PATH}:7  data.options: Input should be an object",
+        f"{PATH}:8  train.steps: Input should be a valid integer",
+        f"{PATH}:8  train.loss: unknown loss 'sigmod'",
+        f"{PATH}:10  sweep.global: Input should be a valid array",
+        f"{PATH}:12  sweep.regional.0: unknown benchmark 'hrd'",
+    }
+
+
+@pytest.mark.parametrize(
+    "text", ["", "- 1", "sweep: {global: [[a], 5, null, {b: c}], regional: [5]}", "data: {reader: [a]}"]
+)
+def test_recipe_of_another_shape_is_an_error_and_no_crash(project: Callable[..., None], text: str) -> None:
+    Path(PATH).write_text(text)
+    assert problems(load_recipe, "mine")
+
+
 @pytest.mark.parametrize(
     ("argument", "problem"),
     [

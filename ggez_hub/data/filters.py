@@ -31,9 +31,11 @@ def has_text() -> Rule:
 
 def rewarded(minimum: float) -> Rule:
     """Keeps rows whose reward is at least `minimum`; rows without one are dropped (section 5.1)."""
+    import pyarrow as pa
     import pyarrow.compute as pc
 
-    return lambda batch: pc.fill_null(pc.greater_equal(batch.column("reward"), minimum), False)
+    least = pa.scalar(minimum, pa.float32())  # as rewards are kept, or 3.3 would be less than 3.3
+    return lambda batch: pc.fill_null(pc.greater_equal(batch.column("reward"), least), False)
 
 
 def rules(settings: Filter, region: Region) -> dict[str, Rule]:

@@ -94,12 +94,18 @@ def _question(
     return Question(name, image, options, options.index(label), row["country"] or "", category)
 
 
+def _place(picture: tuple[str, Mapping[str, Any] | None]) -> tuple[str, bytes]:
+    image = picture[1] or {}
+    return image.get("path") or "", image.get("bytes") or b""
+
+
 def _near(table: "pa.RecordBatch", labels: Mapping[str, str], root: Path | None) -> dict[str, list[str]]:
     """The labels most like each label: its own category first, then by distance of mean pictures."""
     import numpy as np
 
     looks: dict[str, list[np.ndarray]] = {label: [] for label in labels}
-    for label, image in zip(table["label"].to_pylist(), table["image"].to_pylist(), strict=True):
+    pictures = zip(table["label"].to_pylist(), table["image"].to_pylist(), strict=True)
+    for label, image in sorted(pictures, key=_place):  # whatever the order of the rows
         if len(looks[label]) < LOOKS:
             small = images.decode(images.fetch(image, root)).resize((24, 24))
             looks[label].append(np.asarray(small, np.float32))

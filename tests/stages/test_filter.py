@@ -43,7 +43,12 @@ def test_rows_of_the_region_are_kept_in_any_spelling(project: Path) -> None:
 
 
 def test_every_row_is_accounted_for(project: Path) -> None:
-    rows = [row() for _ in range(20)] + [row(country="France"), row(text="  "), row(text=None), row(image=b"no picture")]
+    rows = [row() for _ in range(20)] + [
+        row(country="France"),
+        row(text="  "),
+        row(text=None),
+        row(image=b"no picture"),
+    ]
     _, report = filtered(project, rows)
     assert report["dropped"] == {"region": 1, "text": 2, "broken picture": 1}
     assert report["rows"] == report["kept"] + sum(report["dropped"].values())

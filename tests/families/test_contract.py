@@ -1,0 +1,240 @@
+"""What every family has to offer, one test for all: a new module in ggez_hub/families is tested by being there."""
+
+import io
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from PIL import Image
+
+from ggez_hub import families, registry
+from ggez_hub.families.base import Family, Loaded, Query, Row
+from ggez_hub.merging import checkpoints
+
+NAMES = sorted(registry.files("families"))
+LOSSES = [(name, loss) for name in NAMES for loss in families.get(name).LOSSES]
+TEXTS = ("a red square", "something blue", "the green one", "a red square, again")
+LABELS = ("red", "blue", "green", "red")
+
+
+def pictures() -> list[Image.Image]:
+    """Four that differ, not in colour alone."""
+    rng = np.random.default_rng(0)
+    return [Image.fromarray(rng.integers(0, 256, (48, 40, 3), dtype=np.uint8)) for _ in TEXTS]
+
+
+def rows() -> list[Row]:
+    return [
+        {"image": image, "text": text, "label": label}
+        for image, text, label in zip(pictures(), TEXTS, LABELS, strict=True)
+    ]
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def folder(name: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A base of random weights."""
+    folder = tmp_path_factory.mktemp(name) / "base"
+    families.get(name).write_tiny(folder, TEXTS)
+    return folder
+
+
+def with_lora(family: Family, folder: Path) -> Loaded:
+    """A model with a LoRA whose B is not zero, or A would get no gradient."""
+    loaded = family.load(folder)
+    loaded.model = get_peft_model(loaded.model, LoraConfig(r=2, target_modules=family.lora_targets()))
+    torch.manual_seed(0)
+    for name, parameter in loaded.model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    return loaded
+
+
+def gradients(
+    family: Family, loaded: Loaded, micro_batch_size: int, loss: str | None
+) -> tuple[float, dict[str, torch.Tensor]]:
+    loaded.model.zero_grad()
+    total = 0.0
+    for term in family.losses(loaded, rows(), micro_batch_size, loss):
+        term.backward()
+        total += float(term.detach())
+    return total, {n: p.grad.clone() for n, p in loaded.model.named_parameters() if p.grad is not None}
+
+
+# -------------------------------------------------------------------------------------------------------------- loading
+def test_tiny_model_is_safetensors_and_loads_ready_to_predict(name: str, folder: Path) -> None:
+    assert checkpoints.entries(folder)
+    assert not [path for path in folder.rglob("*") if path.suffix in (".bin", ".pt", ".pkl", ".py")]
+    loaded = families.get(name).load(folder)
+    assert loaded.folder == folder
+    assert not loaded.model.training
+
+
+def test_same_seed_writes_the_same_weights_and_another_seed_others(name: str, folder: Path, tmp_path: Path) -> None:
+    def weights(folder: Path) -> list[bytes]:
+        return [path.read_bytes() for path in sorted(folder.rglob("*.safetensors"))]
+
+    for seed in (0, 1):
+        families.get(name).write_tiny(tmp_path / str(seed), TEXTS, seed)
+    assert weights(folder) == weights(tmp_path / "0") != weights(tmp_path / "1")
+
+
+def test_hub_constants_are_there(name: str) -> None:
+    family = families.get(name)
+    assert family.LIBRARY_NAME
+    assert family.PIPELINE_TAG
+    assert all(isinstance(tag, str) for tag in family.TAGS)
+    assert len(set(family.LOSSES)) == len(family.LOSSES) > 0
+
+
+# ------------------------------------------------------------------------------------------------------------- training
+@pytest.mark.parametrize(("name", "loss"), LOSSES, scope="module")
+def test_training_lowers_the_loss(name: str, folder: Path, loss: str) -> None:
+    family = families.get(name)
+    loaded = with_lora(family, folder)
+    optimizer = torch.optim.AdamW([p for p in loaded.model.parameters() if p.requires_grad], lr=1e-2)
+    seen = []
+    for _ in range(6):
+        seen.append(gradients(family, loaded, len(TEXTS), loss)[0])
+        optimizer.step()
+    assert all(np.isfinite(seen))
+    assert seen[-1] < 0.9 * seen[0]
+
+
+@pytest.mark.parametrize(("name", "loss"), LOSSES, scope="module")
+@pytest.mark.parametrize("micro_batch_size", [1, 3])
+def test_micro_batches_give_the_loss_and_gradients_of_the_whole(
+    name: str, folder: Path, loss: str, micro_batch_size: int
+) -> None:
+    family = families.get(name)
+    loaded = with_lora(family, folder)
+    loaded.model.train()
+    whole, expected = gradients(family, loaded, len(TEXTS), loss)
+    parts, found = gradients(family, loaded, micro_batch_size, loss)
+    assert parts == pytest.approx(whole, rel=1e-5)
+    assert found.keys() == expected.keys()
+    for parameter, gradient in expected.items():
+        scale = float(gradient.abs().max())
+        torch.testing.assert_close(found[parameter], gradient, rtol=1e-4, atol=1e-5 * scale, msg=parameter)
+
+
+def test_loss_that_is_not_named_is_the_first(name: str, folder: Path) -> None:
+    family = families.get(name)
+    loaded = with_lora(family, folder)
+    unnamed, *named = (gradients(family, loaded, 4, loss)[0] for loss in (None, *family.LOSSES))
+    assert unnamed == named[0]
+    assert len(set(named)) == len(named)
+
+
+def test_every_tensor_of_an_adapter_learns(name: str, folder: Path) -> None:
+    family = families.get(name)
+    loaded = with_lora(family, folder)
+    _, found = gradients(family, loaded, 4, None)
+    trained = {n for n, p in loaded.model.named_parameters() if p.requires_grad}
+    assert trained
+    assert {n for n in trained if n in found and found[n].abs().sum() > 0} == trained
+
+
+def test_only_numbered_layers_get_a_lora(name: str, folder: Path) -> None:
+    family = families.get(name)
+    modules = dict(family.load(folder).model.named_modules())
+    targeted = [module for module in modules if re.fullmatch(family.lora_targets(), module)]
+    assert targeted
+    for module in targeted:
+        assert re.search(r"(layers|blocks|resblocks)\.\d+\.", module), f"{module} is outside the layers"
+
+
+def test_every_target_has_a_tensor_on_disk(name: str, folder: Path) -> None:
+    family = families.get(name)
+    known = checkpoints.entries(folder)
+    for module, layer in family.load(folder).model.named_modules():
+        if re.fullmatch(family.lora_targets(), module):
+            assert known[family.tensor_name(module) + ".weight"].shape == tuple(layer.weight.shape)
+
+
+# ----------------------------------------------------------------------------------------------------------- predicting
+def asked() -> list[Query]:
+    """Queries that share pictures and texts, with two to four options."""
+    images = pictures()
+    return [
+        Query(images[0], TEXTS),
+        Query(images[1], TEXTS[:2]),
+        Query(images[0], TEXTS[1:]),
+        Query(images[3], TEXTS[::-1]),
+        Query(images[2], ["something else", TEXTS[0]]),
+    ]
+
+
+def same(found: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> None:
+    assert len(found) == len(expected)
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5)
+
+
+def test_every_query_gets_one_float32_score_per_option(name: str, folder: Path) -> None:
+    family = families.get(name)
+    loaded, queries = family.load(folder), asked()
+    found = family.predict(loaded, queries, 8)
+    assert [(scores.dtype, scores.shape) for scores in found] == [(np.float32, (len(q.options),)) for q in queries]
+    assert all(np.isfinite(scores).all() and len(set(scores)) > 1 for scores in found)
+    np.testing.assert_allclose(found[0][1:], found[2], rtol=0, atol=1e-5)  # same picture, same texts
+    assert np.abs(found[0] - found[3][::-1]).max() > 1e-4, "the picture makes no difference"
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 100])
+def test_scores_do_not_depend_on_the_batch_size(name: str, folder: Path, batch_size: int) -> None:
+    family = families.get(name)
+    loaded = family.load(folder)
+    same(family.predict(loaded, asked(), batch_size), family.predict(loaded, asked(), 8))
+
+
+def test_scores_do_not_depend_on_the_order_of_queries(name: str, folder: Path) -> None:
+    family = families.get(name)
+    loaded, queries = family.load(folder), asked()
+    same(family.predict(loaded, queries[::-1], 2)[::-1], family.predict(loaded, queries, 2))
+    same([family.predict(loaded, [query], 2)[0] for query in queries], family.predict(loaded, queries, 2))
+
+
+def test_pictures_may_be_paths_bytes_or_pil(name: str, folder: Path, tmp_path: Path) -> None:
+    image = pictures()[0]
+    image.save(tmp_path / "picture.png")
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    forms: list[Any] = [image, tmp_path / "picture.png", str(tmp_path / "picture.png"), buffer.getvalue()]
+    family = families.get(name)
+    first, *others = family.predict(family.load(folder), [Query(form, TEXTS) for form in forms], 8)
+    for scores in others:
+        np.testing.assert_array_equal(scores, first)
+
+
+def test_no_queries_and_no_options_give_no_scores(name: str, folder: Path) -> None:
+    family = families.get(name)
+    loaded = family.load(folder)
+    assert family.predict(loaded, [], 8) == []
+    assert [scores.shape for scores in family.predict(loaded, [Query(pictures()[0], [])], 8)] == [(0,)]
+    mixed = [Query(pictures()[0], []), Query(pictures()[1], TEXTS)]
+    assert [scores.shape for scores in family.predict(loaded, mixed, 8)] == [(0,), (4,)]
+
+
+# ---------------------------------------------------------------------------------------------------------- the snippet
+@pytest.mark.parametrize("revision", [None, "0123abc"])
+@pytest.mark.parametrize("base", ["someone/base", "ggez-hub/pocket-base-embedding"])
+def test_snippets_are_python_and_name_what_they_load(name: str, base: str, revision: str | None) -> None:
+    snippets = families.get(name).usage("me/regional", base, revision)
+    assert snippets.keys() == {"adapter", "merged"}
+    for snippet in snippets.values():
+        compile(snippet, "snippet", "exec")
+        assert '"me/regional"' in snippet
+    assert f'"{base}"' in snippets["adapter"]
+    if revision and base == "someone/base":
+        assert revision in snippets["adapter"]
+    assert base not in snippets["merged"]

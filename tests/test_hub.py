@@ -1,0 +1,109 @@
+"""Where models come from, and what they are called, without a network."""
+
+from pathlib import Path
+
+import pytest
+
+from ggez_hub import hub
+from ggez_hub.errors import HubError, InputError
+from ggez_hub.recipes import load_recipe
+from ggez_hub.registry import parse_overrides
+from ggez_hub.runs import Run
+from ggez_hub.schema import Base
+
+
+def folder(path: Path) -> Path:
+    path.mkdir(parents=True)
+    return path
+
+
+# ---------------------------------------------------------------------------------------------------------------- fetch
+def test_shipped_models_are_taken_from_the_package_and_nowhere_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert hub.shipped()
+    for name in hub.shipped():
+        folder(tmp_path / "ggez-hub" / name)  # one who wants to slip something in
+        folder(tmp_path / "near" / "ggez-hub" / name)
+        found = hub.fetch(f"ggez-hub/{name}", near=tmp_path / "near" / "me" / "lora")
+        assert found == hub.SHIPPED / name
+        assert (found / "model.safetensors").is_file()
+
+
+def test_shipped_models_hold_no_pickle_and_no_code() -> None:
+    for name in hub.shipped():
+        assert not [path for path in (hub.SHIPPED / name).rglob("*") if path.suffix in (".bin", ".pt", ".pkl", ".py")]
+
+
+def test_folder_is_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = folder(tmp_path / "some" / "model")
+    monkeypatch.chdir(tmp_path)
+    assert hub.fetch(str(model)) == model
+    assert hub.fetch("some/model").resolve() == model
+    assert hub.fetch("../" + tmp_path.name + "/some").resolve() == model.parent
+
+
+def test_repositories_are_found_beside_another_in_a_folder_that_stands_for_the_hub(tmp_path: Path) -> None:
+    base, adapter = folder(tmp_path / "them" / "base"), folder(tmp_path / "me" / "lora")
+    assert hub.fetch("them/base", near=adapter) == base
+
+
+def test_base_made_by_a_recipe_is_found_beside_the_run_that_needs_it(tmp_path: Path) -> None:
+    base, run = folder(tmp_path / "runs" / "omniglot-base" / "merge" / "model"), folder(tmp_path / "runs" / "mine")
+    assert hub.fetch("ggez-hub/omniglot-base", near=run) == base
+
+
+@pytest.mark.parametrize(
+    "name", ["../x", "./x", "~/x", "/abs/missing", "a/b/c", "x", "a/", "/b", "a//b", "a b/c", "a/..", "a/b--c", "ä/b"]
+)
+def test_names_that_are_neither_folder_nor_id_are_refused(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="not a Hub id") as caught:
+        hub.fetch(name)
+    assert caught.value.message.startswith(f"{name}: ")
+
+
+@pytest.mark.parametrize("revision", [None, "main", "0" * 40])
+def test_offline_without_a_copy_names_the_repository(revision: str | None) -> None:
+    with pytest.raises(HubError, match="nobody-at-all/nothing-here") as caught:
+        hub.fetch("nobody-at-all/nothing-here", revision)
+    assert caught.value.exit_code == 4
+    assert caught.value.hint
+
+
+# ---------------------------------------------------------------------------------------------------------------- names
+def test_base_of_a_recipe_is_a_folder_the_output_of_another_or_made_by_training(tmp_path: Path) -> None:
+    run = Run(tmp_path / "runs" / "mine")
+    model = folder(tmp_path / "model")
+    assert hub.base_folder(Base(id=str(model)), run) == model
+    assert hub.base_folder(Base(random={"layers": 1}), run) == run.folder / "train" / "base"
+    with pytest.raises(InputError, match="omniglot-base") as caught:
+        hub.base_folder(Base(recipe="omniglot-base"), run)
+    assert caught.value.hint == f"ggez run omniglot-base --out {tmp_path / 'runs'}"
+    made = Run(tmp_path / "runs" / "omniglot-base")
+    made.write("merge", {}, lambda stage: folder(stage / "model") and None)
+    assert hub.base_folder(Base(recipe="omniglot-base"), run) == made.folder / "merge" / "model"
+
+
+@pytest.mark.parametrize(
+    ("base", "name"),
+    [
+        (Base(id="google/siglip2"), "google/siglip2"),
+        (Base(recipe="omniglot-base"), "ggez-hub/omniglot-base"),
+        (Base(random={}), "random weights"),
+    ],
+)
+def test_bases_are_called_by_their_hub_id(base: Base, name: str) -> None:
+    assert hub.base_name(base) == name
+
+
+@pytest.mark.parametrize(
+    ("method", "repositories"), [("lora", ["me/sea-lora", "me/sea"]), ("full", ["me/sea"])], ids=["lora", "full"]
+)
+def test_every_artefact_has_a_repository_of_its_own(method: str, repositories: list[str]) -> None:
+    recipe = load_recipe("omniglot-sea", parse_overrides([f"train.method={method}"]))
+    assert [hub.repo_id(recipe, "sea", artefact, "me") for artefact in hub.artefacts(recipe)] == repositories
+    assert hub.repo_id(recipe, "sea", "merged") == "ggez-hub/sea"
