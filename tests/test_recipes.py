@@ -112,11 +112,11 @@ def test_all_unknown_names_come_at_once(project: Callable[..., None]) -> None:
     )
     found = problems(load_recipe, "mine")
     assert [line.partition(": ")[0] for line in found] == [
-        f"{PATH}:3  region",
         f"{PATH}:2  family",
+        f"{PATH}:3  region",
+        f"{PATH}:7  options.x",
         f"{PATH}:10  sweep.global.0",
         f"{PATH}:10  sweep.global.1",
-        f"{PATH}:7  options.x",
     ]
 
 

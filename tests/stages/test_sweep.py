@@ -70,7 +70,7 @@ def test_globalization_can_be_given(project: Path) -> None:
 def test_region_without_questions_is_refused_by_name(project: Path) -> None:
     text = (project / "recipes" / "benchmarks" / "tiny-global.yaml").read_text()
     (project / "recipes" / "benchmarks" / "tiny-global.yaml").write_text(text.replace("[test]", "[exam]"))
-    with pytest.raises(InputError, match="Tiny others top1.*no test question"):
+    with pytest.raises(InputError, match=r"Tiny others top1.*no test question"):
         swept()
 
 
