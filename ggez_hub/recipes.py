@@ -17,7 +17,7 @@ def load_benchmark(name: str) -> Benchmark:
     """Loads a benchmark by name or path. Raises ConfigError with every problem in the file."""
     path = registry.find("benchmarks", name)
     benchmark = registry.read(Benchmark, path)
-    _check_source(benchmark.source.reader, benchmark.source.options, ("source",), registry.parse_file(path)[1])
+    _check_source(benchmark.source.model_dump(), ("source",), registry.parse_file(path)[1])
     return benchmark
 
 
@@ -76,21 +76,26 @@ def load_recipe(name: str, overrides: Mapping[Key, Any] | None = None) -> Recipe
         if benchmark in sides["regional"]:
             problem(("sweep",), f"{benchmark!r} stands on both sides; give each side its own")
     if isinstance(at("data", "reader"), str):
-        collect(lambda: _check_source(at("data", "reader"), at("data", "options"), ("data",), place))
+        collect(lambda: _check_source(at("data"), ("data",), place))
     if problems:
         raise ConfigError(registry.by_line(problems))
     return registry.check(Recipe, value, place)
 
 
-def _check_source(reader: str, options: Any, key: Key, place: Place) -> None:
-    """Raises ConfigError with everything that the reader does not take, each at its line."""
-    readers.check(reader, {}, place((*key, "reader")))
+def _check_source(source: Any, key: Key, place: Place) -> None:
+    """Raises ConfigError with everything that the reader of a source does not take, each at its line."""
     problems: list[str] = []
+    reader, options, columns = (source.get(name) for name in ("reader", "options", "columns"))
+    readers.check(reader, {}, place((*key, "reader")))
     for name, value in options.items() if isinstance(options, Mapping) else ():
         try:
             readers.check(reader, {name: value}, place((*key, "options", name)))
         except ConfigError as err:
             problems.extend(err.problems)
+    for name in columns if isinstance(columns, Mapping) else ():
+        if name not in readers.FIELDS:
+            near = did_you_mean(name, readers.FIELDS)
+            problems.append(f"{place((*key, 'columns', name))}  columns.{name}: unknown field{near}")
     if problems:
         raise ConfigError(problems)
 

@@ -83,7 +83,7 @@ def one(kind: Kind) -> str:
 
 
 # ----------------------------------------------------------------------------------------------------------------- YAML
-class _Loader(yaml.SafeLoader):
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
     """YAML as people write it: `2e-3` is a number, `no` and `NO` (Norway) are strings, a repeated key is an error."""
 
 
@@ -138,8 +138,9 @@ def parse_yaml(text: str, where: str) -> tuple[Any, dict[Key, int]]:
         ConfigError: Not YAML, or keys given twice.
     """
     try:
-        node = yaml.compose(text, Loader=_Loader)
-        value = yaml.load(text, Loader=_Loader)  # noqa: S506 -- a subclass of SafeLoader
+        loader = _Loader(text)
+        node = loader.get_single_node()
+        value = loader.construct_document(node) if node else None
         walked = list(_walk(node)) if node else []
     except RecursionError as err:
         raise ConfigError([f"{where}  not valid YAML: nested too deeply, or in itself"]) from err

@@ -379,7 +379,7 @@ def test_later_override_of_the_same_key_wins(file: Path) -> None:
         ("base.recipe=other", ":4 and argument base.recipe  base: give exactly one of id, recipe, random"),
         ("=5", "argument '=5': expected key=value, such as train.steps=50"),
         ("train.steps", "argument 'train.steps': expected key=value, such as train.steps=50"),
-        ("train.steps=[1", "argument train.steps:1  not valid YAML: "),
+        ("train.steps=[1", "argument train.steps:2  not valid YAML: "),
         ("train={steps: 1, steps: 2}", "argument train:1  steps: key given twice"),
     ],
 )

@@ -79,9 +79,11 @@ def opened(image: "str | Path | bytes | Image") -> "Image":
 
 
 def _rgb(image: "Image") -> "Image":
+    from PIL import ImageOps
+
     if image.mode.startswith("I;16"):  # Pillow would clip 16 bits at 255, which leaves white
         image = image.convert("I").point(lambda value: value / 256)
-    return image.convert("RGB")
+    return ImageOps.exif_transpose(image).convert("RGB")
 
 
 def jitter(image: "Image", rng: "np.random.Generator") -> "Image":

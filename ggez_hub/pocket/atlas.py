@@ -2,11 +2,11 @@
 
 import io
 import re
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from pydantic import field_validator
+from pydantic import Field, field_validator
 
 from ggez_hub.pocket import render
 from ggez_hub.schema import Iso3, Strict
@@ -32,7 +32,7 @@ class Concept(Strict):
     country: Iso3
     category: Category
     core: bool  # part of the common core that the pocket base models know well
-    facts: tuple[str, ...]
+    facts: tuple[str, ...] = Field(min_length=2)  # in words, without the name
     drawing: tuple[tuple[Any, ...], ...]
 
     @field_validator("drawing")
@@ -76,6 +76,7 @@ def is_picture_path(path: str) -> bool:
     return path.startswith("pocket:")
 
 
+@lru_cache(maxsize=2**14)  # benchmarks ask several questions about the same pictures
 def picture(path: str) -> bytes:
     """Draws the picture of a path, as PNG."""
     match = _PATH.fullmatch(path)

@@ -85,7 +85,13 @@ def _question(
     row: Mapping[str, Any], task: str, labels: tuple[str, ...], near: Mapping[str, Sequence[str]], root: Path | None
 ) -> Question:
     label, category = row["label"], row["category"] or ""
-    image = images.fetch(row["image"], root)
+    try:
+        image = images.fetch(row["image"], root)
+        images.decode(image)
+    except images.BrokenImage as err:
+        raise InputError(
+            f"question {row['id'] or label!r}: its picture {err.message}", "mend or remove the row"
+        ) from err
     name = row["id"] or hashlib.sha256(image).hexdigest()[:16]  # data without ids: a picture is known by its contents
     options = labels
     if task == "choice":

@@ -211,7 +211,7 @@ def test_a_broken_picture_is_an_error_and_not_a_silent_gap(file: Path) -> None:
 @pytest.fixture(scope="module")
 def pocket() -> list[Question]:
     mine = load_benchmark("pocket-regional-choice")
-    source = mine.source.model_copy(update={"options": {"test": 4}})
+    source = mine.source.model_copy(update={"options": {"test": 3}})
     return questions(mine.model_copy(update={"source": source}), SEA)["test"]
 
 
