@@ -6,6 +6,7 @@ import math
 import os
 import shutil
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -121,7 +122,7 @@ def validate(paths: tuple[Path, ...]) -> None:
             problems += err.problems
     if problems:
         raise ConfigError(list(dict.fromkeys(problems)))
-    say(f"{len(files)} files are valid")
+    say(f"{len(files)} file{'s are' if len(files) > 1 else ' is'} valid")
 
 
 # -------------------------------------------------------------------------------------------------------------- running
@@ -303,7 +304,7 @@ def main() -> NoReturn:
 
 def _guarded(call: Callable[[], Any]) -> int:
     """0 ok, 2 the user's input, 3 a missing dependency, 4 the Hub or network, 5 a gate not met, 1 a bug."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    _quiet_libraries()
     try:
         call()
     except GgezError as err:
@@ -329,6 +330,14 @@ def _guarded(call: Callable[[], Any]) -> int:
         say("error: this is a bug in ggez_hub; please report it with the lines above")
         return 1
     return 0
+
+
+def _quiet_libraries() -> None:
+    """Keeps the talk of other libraries out of ours, unless their own settings ask for it."""
+    for name, value in (("TRANSFORMERS_VERBOSITY", "error"), ("TOKENIZERS_PARALLELISM", "false")):
+        os.environ.setdefault(name, value)
+    if not sys.warnoptions:
+        warnings.filterwarnings("ignore", module=r"(transformers|peft|torch)\.")
 
 
 def _disk_full(err: BaseException | None) -> bool:

@@ -46,7 +46,7 @@ def values(name: str, overrides: Sequence[str] = ()) -> list[Row]:
         from ggez_hub import families
 
         if given:
-            raise ConfigError([f"argument {registry.dotted(next(iter(given)))}: only recipes take overrides"])
+            raise ConfigError([f"argument {next(iter(given))}: only recipes take overrides"])
         family = families.get(name)
         names = ("LIBRARY_NAME", "PIPELINE_TAG", "TAGS")
         rows: list[Row] = [(key.lower(), getattr(family, key), f"families/{name}.py") for key in names]
@@ -58,9 +58,9 @@ def values(name: str, overrides: Sequence[str] = ()) -> list[Row]:
     for key, value in flat(loaded.model_dump(mode="json", by_alias=True)).items():
         parts = tuple(key.split("."))
         source = "default"
-        if any(parts[: len(o)] == o for o in given):
+        if any(f"{key}.".startswith(f"{name}.") for name in given):
             source = "override"
-        elif any(parts[:i] in lines for i in range(len(parts), len(parts) - 1, -1)):
+        elif parts in lines:
             source = f"{path.name}:{lines[parts]}"
         rows.append((key, value, source))
     return rows + _derived(kind, name, loaded)

@@ -8,7 +8,7 @@ from typing import Any, Protocol, cast
 
 from ggez_hub import recipes
 from ggez_hub.errors import InputError, did_you_mean
-from ggez_hub.registry import Key, to_yaml
+from ggez_hub.registry import to_yaml
 from ggez_hub.runs import Run, write_text
 from ggez_hub.schema import Recipe
 
@@ -83,14 +83,14 @@ def resolved(recipe: Recipe) -> str:
 
 
 def run(
-    name: str, out: str | Path = "runs", overrides: Mapping[Key, Any] | None = None, until: str = STAGES[-1]
+    name: str, out: str | Path = "runs", overrides: Mapping[str, Any] | None = None, until: str = STAGES[-1]
 ) -> Run:
     """Runs a recipe; what is done and unchanged is skipped, a killed run goes on where it stopped.
 
     Args:
         name: Name or path of a recipe.
         out: The folder that holds the run folders.
-        overrides: Values that win over the file, by key path, such as ``{("train", "steps"): 50}``.
+        overrides: Values that win over the file, such as ``{"train.steps": 50}``.
         until: The last stage to run.
 
     Returns:

@@ -6,9 +6,9 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from ggez_hub import families, registry
+from ggez_hub import families, kof, registry
 from ggez_hub.data import readers
-from ggez_hub.errors import ConfigError, did_you_mean
+from ggez_hub.errors import ConfigError, InputError, did_you_mean
 from ggez_hub.registry import Key, Kind, Place
 from ggez_hub.schema import Benchmark, Recipe
 
@@ -21,12 +21,12 @@ def load_benchmark(name: str) -> Benchmark:
     return benchmark
 
 
-def load_recipe(name: str, overrides: Mapping[Key, Any] | None = None) -> Recipe:
+def load_recipe(name: str, overrides: Mapping[str, Any] | None = None) -> Recipe:
     """Loads a recipe by name or path, with everything it names.
 
     Args:
         name: A name that ``ggez ls recipes`` lists, or the path of a YAML file.
-        overrides: Values that win over the file, by key (see parse_overrides).
+        overrides: Values that win over the file, such as ``{"train.steps": 50}``.
 
     Raises:
         ConfigError: Every problem at once: in the recipe, and in the names it uses.
@@ -58,10 +58,14 @@ def load_recipe(name: str, overrides: Mapping[Key, Any] | None = None) -> Recipe
             call()
         except ConfigError as err:
             problems.extend(err.problems)
+        except InputError as err:
+            problem(("region",), f"{err.message}; {err.hint}")
 
     collect(lambda: registry.check(Recipe, value, place))
     if known("regions", ("region",), at("region")):
         collect(lambda: registry.load_region(at("region")))
+        if at("sweep", "globalization") is None:
+            collect(lambda: kof.lookup(at("region"), at("sweep", "year")))
     if known("families", ("family",), at("family")):
         losses, loss = families.get(at("family")).LOSSES, at("train", "loss")
         if isinstance(loss, str) and loss not in losses:
@@ -116,10 +120,10 @@ def validate_file(path: Path) -> None:
     load(registry.kind_of(path), str(path))
 
 
-def load(kind: Kind, name: str, overrides: Mapping[Key, Any] | None = None) -> BaseModel:
+def load(kind: Kind, name: str, overrides: Mapping[str, Any] | None = None) -> BaseModel:
     """Loads a recipe, region or benchmark. Raises ConfigError with every problem."""
     if kind == "recipes":
         return load_recipe(name, overrides)
     if overrides:
-        raise ConfigError([f"argument {registry.dotted(next(iter(overrides)))}: only recipes take overrides"])
+        raise ConfigError([f"argument {next(iter(overrides))}: only recipes take overrides"])
     return registry.load_region(name) if kind == "regions" else load_benchmark(name)

@@ -211,13 +211,13 @@ def by_line(problems: Iterable[str]) -> list[str]:
     return sorted(set(problems), key=lambda p: [int(n) if n.isdigit() else n for n in numbers.split(p)])
 
 
-def read(model: type[M], path: Path, overrides: Mapping[Key, Any] | None = None) -> M:
+def read(model: type[M], path: Path, overrides: Mapping[str, Any] | None = None) -> M:
     """Reads one file into its schema. Raises ConfigError with every problem, each at its line."""
     value, place = parse_file(path, overrides)
     return check(model, value, place)
 
 
-def parse_file(path: Path, overrides: Mapping[Key, Any] | None = None) -> tuple[Any, Place]:
+def parse_file(path: Path, overrides: Mapping[str, Any] | None = None) -> tuple[Any, Place]:
     """A file's plain data with the overrides in it, and what names the place of a key.
 
     Raises:
@@ -228,7 +228,7 @@ def parse_file(path: Path, overrides: Mapping[Key, Any] | None = None) -> tuple[
     except (OSError, UnicodeDecodeError) as err:
         raise ConfigError([f"{path}: cannot be read as UTF-8 text: {err}"]) from err
     value, lines = parse_yaml(text, str(path))
-    given = overrides or {}
+    given: dict[Key, Any] = {tuple(name.split(".")): new for name, new in (overrides or {}).items()}
     if isinstance(value, dict):
         for key, new in given.items():
             value = _put(value, key, new)
@@ -253,13 +253,13 @@ def _put(value: Any, key: Key, new: Any) -> Any:
     return {**inner, key[0]: _put(inner.get(cast(str, key[0])), key[1:], new)}
 
 
-def parse_overrides(arguments: Sequence[str]) -> dict[Key, Any]:
+def parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:
     """Turns ``train.steps=50`` arguments into keys and values (values are YAML).
 
     Raises:
         ConfigError: Arguments without ``=``, or values that are not YAML.
     """
-    result: dict[Key, Any] = {}
+    result: dict[str, Any] = {}
     problems: list[str] = []
     for argument in arguments:
         name, sign, text = argument.partition("=")
@@ -267,7 +267,7 @@ def parse_overrides(arguments: Sequence[str]) -> dict[Key, Any]:
             problems.append(f"argument {argument!r}: expected key=value, such as train.steps=50")
             continue
         try:
-            result[tuple(name.split("."))] = parse_yaml(text, f"argument {name}")[0]
+            result[name] = parse_yaml(text, f"argument {name}")[0]
         except ConfigError as err:
             problems.extend(err.problems)
     if problems:

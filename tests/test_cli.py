@@ -342,7 +342,7 @@ def test_all_shipped_files_are_valid(ggez: Ggez) -> None:
 def test_validate_looks_into_a_folder_and_tells_all_problems_at_once(ggez: Ggez) -> None:
     Path("mine/regions").mkdir(parents=True)
     Path("mine/good.yml").write_text(registry.find("recipes", RECIPE).read_text())
-    assert ggez("validate", "mine") == (0, "", "1 files are valid\n")
+    assert ggez("validate", "mine") == (0, "", "1 file is valid\n")
     Path("mine/regions/atoll.yaml").write_text("title: Atoll\ncountrys: [TUV]\n")
     Path("mine/broken.yaml").write_text("title: [\n")
     Path("mine/binary.yaml").write_bytes(b"\xff\xfe\x00")
