@@ -1,33 +1,44 @@
 """Runs the pocket recipes and keeps their cards and results under cards/pocket/, the golden examples.
 
-python scripts/pocket.py [--out runs] [RECIPE ...]
+python scripts/pocket.py [--bases] [--out runs] [RECIPE ...]
 """
 
 import argparse
 import shutil
 from pathlib import Path
 
-from ggez_hub import registry, run
+from ggez_hub import hub, registry, run
 
 GOLDEN = Path(__file__).parents[1] / "cards" / "pocket"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("recipes", nargs="*", help="default: all pocket recipes but those that make the bases")
+    parser.add_argument("recipes", nargs="*", help="default: all pocket recipes")
+    parser.add_argument(
+        "--bases", action="store_true", help="make the base models that travel in the package anew, too"
+    )
     parser.add_argument("--out", default="runs")
     args = parser.parse_args()
-    shipped = [name for name in registry.files("recipes") if name.startswith("pocket-") and "-base-" not in name]
-    for name in args.recipes or shipped:
+    shipped = [name for name in registry.files("recipes") if name.startswith("pocket-")]
+    bases = [name for name in shipped if "-base-" in name]
+    for name in bases if args.bases else ():
+        replace(hub.SHIPPED / name, run(name, args.out).stage("merge") / "model")
+    for name in args.recipes or (name for name in shipped if name not in bases):
         done = run(name, args.out)
-        folder = GOLDEN / name
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
+        card, sweep = done.stage("card"), done.stage("sweep")
+        replace(GOLDEN / name, sweep / "results.json", sweep / "parity.png")
         for artefact in ("adapter", "merged"):
-            shutil.copyfile(done.stage("card") / artefact / "README.md", folder / f"{artefact}.md")
-        for file in ("results.json", "parity.png"):
-            shutil.copyfile(done.stage("sweep") / file, folder / file)
-        print(folder)
+            shutil.copyfile(card / artefact / "README.md", GOLDEN / name / f"{artefact}.md")
+
+
+def replace(target: Path, *sources: Path) -> None:
+    """Makes a folder hold these files, or the files of this folder, and nothing else."""
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True)
+    for file in (file for source in sources for file in (source.iterdir() if source.is_dir() else [source])):
+        shutil.copyfile(file, target / file.name)
+    print(target)
 
 
 if __name__ == "__main__":

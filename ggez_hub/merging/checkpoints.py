@@ -102,7 +102,7 @@ def _torch_dtype(name: str) -> "torch.dtype":
 
 
 def _tensor(buffer: Any, entry: Entry) -> "torch.Tensor":
-    """A view of a tensor inside a mapped file."""
+    """A view of a tensor inside a mapped file, which it keeps mapped: an explicit close would leave it dangling."""
     import torch
 
     count = math.prod(entry.shape)
@@ -113,11 +113,8 @@ def _tensor(buffer: Any, entry: Entry) -> "torch.Tensor":
 
 def read(entry: Entry) -> "torch.Tensor":
     """A tensor's values, in memory of their own."""
-    with entry.file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY) as mapped:
-        view = _tensor(mapped, entry)
-        values = view.clone()
-        del view  # or the map could not be closed
-        return values
+    with entry.file.open("rb") as stream:
+        return _tensor(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY), entry).clone()
 
 
 def read_adapter(folder: Path) -> tuple[dict[str, Any], dict[str, Entry]]:
@@ -226,13 +223,12 @@ def _rewrite(base: Path, known: dict[str, Entry], change: Change, out: Path) -> 
             if file.suffix in (".safetensors", *CARRIED):
                 shutil.copyfile(file, partial / file.name)
         for file, names in _by_file(known):
-            with (partial / file.name).open("r+b") as stream, mmap.mmap(stream.fileno(), 0) as mapped:
-                for name in names:
-                    view = _tensor(mapped, known[name])
-                    if (new := change(name, view)) is not None:
-                        view.copy_(new)
-                    del view
-                mapped.flush()
+            with (partial / file.name).open("r+b") as stream:
+                mapped = mmap.mmap(stream.fileno(), 0)
+            for name in names:
+                view = _tensor(mapped, known[name])
+                if (new := change(name, view)) is not None:
+                    view.copy_(new)
         shutil.rmtree(out, ignore_errors=True)
         os.replace(partial, out)
     except BaseException:

@@ -47,10 +47,13 @@ def _globalization(recipe: Recipe) -> dict[str, Any]:
 
 def run(recipe: Recipe, run: Run, folder: Path) -> None:
     """Writes results.json, predictions.parquet and parity.png."""
+    from tqdm import tqdm
+
     region = load_region(recipe.region)
     sides = {"global": recipe.sweep.global_, "regional": recipe.sweep.regional}
     asked = {
-        name: questions(load_benchmark(name), region, recipe.data.path) for names in sides.values() for name in names
+        name: questions(load_benchmark(name), region, recipe.data.path)
+        for name in tqdm([*sides["global"], *sides["regional"]], desc="questions", unit=" benchmark")
     }
     predictions = _predict(recipe, run, asked)
     answers = {

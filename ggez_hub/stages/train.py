@@ -209,5 +209,5 @@ def _export(loaded: Loaded, recipe: Recipe, folder: Path) -> None:
     config = loaded.model.peft_config["default"]
     config.base_model_name_or_path = hub.base_name(recipe.base)  # PEFT would write the path on this machine
     config.revision = recipe.base.revision
-    loaded.model.save_pretrained(folder / "adapter")
+    loaded.model.save_pretrained(folder / "adapter", save_embedding_layers=False)  # else PEFT asks the Hub for the base
     (folder / "adapter" / "README.md").unlink(missing_ok=True)  # PEFT's own; ours comes from the card stage

@@ -73,7 +73,7 @@ def killed_at(step: int) -> None:
 
 def test_killed_runs_go_on_and_end_in_the_same_bytes(project: Path) -> None:
     undisturbed = file_hash(train().out / ADAPTER)
-    for step in (3, 6, 9):  # before the first checkpoint, and after each of the next
+    for step in (3, 9):  # before the first checkpoint, and after the second
         killed_at(step)
         assert not (project / "killed" / "tiny" / "train").exists(), "a killed stage must not look complete"
     hidden = project / "killed" / "tiny" / ".train"
