@@ -299,7 +299,13 @@ def kof_import(file: Path) -> None:
 # --------------------------------------------------------------------------------------------------------------- ending
 def main() -> NoReturn:
     """Runs the command line and turns every outcome into an exit code."""
-    sys.exit(_guarded(lambda: cli.main(standalone_mode=False)))
+    code = _guarded(lambda: cli.main(standalone_mode=False))
+    if code:
+        # Not sys.exit: writers of other libraries that an error left half-way abort the process as they are torn down.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit()
 
 
 def _guarded(call: Callable[[], Any]) -> int:
