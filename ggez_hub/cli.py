@@ -4,6 +4,7 @@ import errno
 import json
 import math
 import os
+import shlex
 import shutil
 import sys
 import warnings
@@ -152,7 +153,7 @@ def plan(recipe: str, overrides: tuple[str, ...], out: str, as_json: bool) -> No
 def run_(recipe: str, overrides: tuple[str, ...], out: str, until: str) -> None:
     """Run a recipe; what is done and unchanged is skipped."""
     _run(recipe, overrides, out, until)
-    say(f"next: ggez push {recipe} --to hub --out {out}")
+    say(f"next: {shlex.join(['ggez', 'push', recipe, *overrides, '--to', 'hub', '--out', out])}")
 
 
 def _stage_command(stage: str, text: str) -> None:
@@ -187,13 +188,22 @@ _stage_command("card", "Write the model cards.")
 @OUT
 def push(recipe: str, overrides: tuple[str, ...], target: str, namespace: str | None, out: str) -> None:
     """Publish the adapter and the merged checkpoint."""
+    from ggez_hub import pipeline
     from ggez_hub.stages import push as stage
 
     if target == "hf":
         raise InputError("this version publishes into a folder only", f"ggez push {recipe} --to PATH")
+    if namespace:
+        overrides = (*overrides, f"push.namespace={json.dumps(namespace)}")
     loaded, run = _open(recipe, overrides, out)
+    if waiting := [step.stage for step in pipeline.plan(loaded, run) if step.reason and step.stage != "card"]:
+        raise InputError(
+            f"{run.folder}: not done yet: {', '.join(waiting)}",
+            shlex.join(["ggez", "run", recipe, *overrides, "--out", out]),
+        )
+    list(pipeline.execute(loaded, run))  # the card, if it named another namespace
     with run.locked():
-        for repository, written in stage.to_folder(loaded, run, Path(target), namespace):
+        for repository, written in stage.to_folder(loaded, run, Path(target)):
             say("written" if written else "unchanged")
             put(str(repository))
 

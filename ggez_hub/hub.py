@@ -89,6 +89,6 @@ def artefacts(recipe: Recipe) -> tuple[str, ...]:
     return ("adapter", "merged") if recipe.train.method == "lora" else ("merged",)
 
 
-def repo_id(recipe: Recipe, name: str, artefact: str, namespace: str | None = None) -> str:
+def repo_id(recipe: Recipe, name: str, artefact: str) -> str:
     """The repository of an artefact: ``<namespace>/<recipe>``, with ``-lora`` for the adapter."""
-    return f"{namespace or recipe.push.namespace}/{name}{'-lora' if artefact == 'adapter' else ''}"
+    return f"{recipe.push.namespace}/{name}{'-lora' if artefact == 'adapter' else ''}"

@@ -374,7 +374,7 @@ def test_validate_of_nothing_is_not_valid(ggez: Ggez) -> None:
         (["run", "nowhere.yaml"], "nowhere.yaml: no such file"),
         (["train", RECIPE], f"train needs filter first\n  hint: ggez run {RECIPE} --until train --out runs"),
         (["card", RECIPE, "--out", "o"], "card needs filter, train, sweep, merge first"),
-        (["push", RECIPE, "--to", "hub"], "not done yet: train, sweep, merge, card"),
+        (["push", RECIPE, "--to", "hub"], "not done yet: filter, train, sweep, merge"),
         (["demo", "--family", "embeding"], "no pocket recipe of family 'embeding'; did you mean 'embedding'?"),
     ],
 )

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from huggingface_hub import ModelCard
@@ -19,7 +21,9 @@ from transformers import AutoModel, AutoProcessor
 
 from ggez_hub import RegionalModel
 from ggez_hub.cli import _guarded, cli
+from ggez_hub.data import readers
 from ggez_hub.pocket import atlas
+from ggez_hub.schema import Source
 
 NAMES = ["angklung", "pho", "kimono", "taco"]
 
@@ -32,8 +36,8 @@ def ggez(*arguments: str) -> int:
 def published(project: Path) -> Path:
     """The folder of the published repositories of the tiny recipe."""
     assert ggez("run", "tiny") == 0
-    assert ggez("push", "tiny", "--to", "hub", "--namespace", "me") == 0
-    return project / "hub" / "me"
+    assert ggez("push", "tiny", "--to", "hub") == 0
+    return project / "hub" / "ggez-hub"
 
 
 @pytest.fixture
@@ -85,7 +89,7 @@ def test_run_folder_loads_as_the_published_adapter_does(published: Path, picture
 
 
 def test_every_snippet_on_the_cards_runs(published: Path, project: Path) -> None:
-    os.symlink(project / "hub" / "me", project / "ggez-hub")  # the recipe's namespace, as a folder to run in
+    os.symlink(project / "hub" / "ggez-hub", project / "ggez-hub")  # as if it were the Hub
     for repository in ("tiny-lora", "tiny"):
         card = (published / repository / "README.md").read_text()
         snippets = re.findall(r"```python\n(.*?)```", card, re.S)
@@ -109,9 +113,29 @@ def test_card_metadata_says_what_it_is(published: Path) -> None:
 
 def test_pushing_twice_writes_nothing(published: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = {path: path.stat().st_mtime_ns for path in published.rglob("*")}
-    assert ggez("push", "tiny", "--to", "hub", "--namespace", "me") == 0
+    assert ggez("push", "tiny", "--to", "hub") == 0
     assert "unchanged" in capsys.readouterr().err
     assert {path: path.stat().st_mtime_ns for path in published.rglob("*")} == before
+
+
+def test_namespace_is_on_the_cards_too(published: Path, project: Path) -> None:
+    assert ggez("push", "tiny", "--to", "hub", "--namespace", "me") == 0
+    assert 'RegionalModel.from_pretrained("me/tiny-lora")' in (project / "hub/me/tiny-lora/README.md").read_text()
+
+
+def test_changed_recipe_is_not_pushed_with_old_results(published: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert ggez("push", "tiny", "train.steps=13", "--to", "hub") == 2
+    assert "not done yet: train" in capsys.readouterr().err
+
+
+def test_published_recipe_keeps_the_place_of_the_data_to_itself(project: Path) -> None:
+    rows = pa.Table.from_batches(readers.read(Source(reader="pocket", options={"train": 1})))
+    pq.write_table(rows, project / "corpus.parquet")
+    data = f"data={{reader: parquet, path: {project / 'corpus.parquet'}}}"
+    assert ggez("run", "tiny", data) == 0
+    assert ggez("push", "tiny", data, "--to", "hub") == 0
+    for file in (project / "hub").rglob("*.*"):
+        assert str(project).encode() not in file.read_bytes(), file
 
 
 def test_push_leaves_folders_of_others_alone(published: Path, project: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ggez_hub import families, hub
-from ggez_hub.registry import data_root, load_region
+from ggez_hub.registry import data_root, load_region, to_yaml
 from ggez_hub.runs import Run, file_hash, read_json, write_json, write_text
 from ggez_hub.schema import Recipe
 
@@ -39,10 +39,19 @@ def inputs(recipe: Recipe, run: Run) -> dict[str, Any]:
 
 
 def run(recipe: Recipe, run: Run, folder: Path) -> None:
-    """Writes {adapter,merged}/README.md and their ggez.json; full training makes no adapter."""
+    """Writes {adapter,merged}/README.md, ggez.json and recipe.yaml; full training makes no adapter."""
     for artefact in hub.artefacts(recipe):
         write_text(folder / artefact / "README.md", card(recipe, run, artefact))
         write_json(folder / artefact / hub.FACTS, facts(recipe, run, artefact))
+        write_text(folder / artefact / "recipe.yaml", to_yaml(_public(recipe)))
+
+
+def _public(recipe: Recipe) -> dict[str, Any]:
+    """The recipe as it is published: the data's file without the folder it had on this machine."""
+    plain = recipe.model_dump(mode="json", by_alias=True)
+    if recipe.data.path:
+        plain["data"]["path"] = Path(recipe.data.path).name
+    return plain
 
 
 def facts(recipe: Recipe, run: Run, artefact: str) -> dict[str, Any]:

@@ -8,19 +8,11 @@ from ggez_hub.errors import InputError
 from ggez_hub.runs import Run, file_hash
 from ggez_hub.schema import Recipe
 
-NEEDS = ("train", "sweep", "merge", "card")
 PROCESSOR_FILES = ("*token*", "*processor*", "*.jinja", "vocab*", "merges.txt", "spiece.model")
 
 
 def layout(recipe: Recipe, run: Run, artefact: str) -> dict[str, Path]:
-    """The files of a repository: name at its root -> where it lies in the run folder.
-
-    Raises:
-        InputError: The run is not complete.
-    """
-    lacking = [stage for stage in NEEDS if run.manifest(stage) is None]
-    if lacking:
-        raise InputError(f"{run.folder}: not done yet: {', '.join(lacking)}", f"ggez run {run.folder.name}")
+    """The files of a repository: name at its root -> where it lies in the folder of a complete run."""
     files: dict[str, Path] = {}
     if artefact == "adapter":
         base = hub.base_folder(recipe.base, run)
@@ -30,27 +22,25 @@ def layout(recipe: Recipe, run: Run, artefact: str) -> dict[str, Path]:
         folder = run.stage("merge") / "model"
     files |= {p.name: p for p in sorted(folder.iterdir())}
     files |= {"results.json": run.stage("sweep") / "results.json", "parity.png": run.stage("sweep") / "parity.png"}
-    files |= {"recipe.yaml": run.folder / "recipe.yaml"}
     return files | {p.name: p for p in sorted((run.stage("card") / artefact).iterdir())}
 
 
-def to_folder(recipe: Recipe, run: Run, target: Path, namespace: str | None = None) -> list[tuple[Path, bool]]:
+def to_folder(recipe: Recipe, run: Run, target: Path) -> list[tuple[Path, bool]]:
     """Writes the repositories as ``target/<namespace>/<name>/``, each all or nothing.
 
     Args:
         recipe: The recipe.
-        run: Its run folder.
+        run: Its run folder, with every stage complete.
         target: The folder that stands for the Hub.
-        namespace: Whose repositories; None = the recipe's.
 
     Returns:
         Each repository's folder, and whether anything in it was written; the same run twice writes nothing.
 
     Raises:
-        InputError: The run is not complete, or a folder of that name holds something else.
+        InputError: A folder of that name holds something else.
     """
     plans = {
-        target / hub.repo_id(recipe, run.folder.name, artefact, namespace): layout(recipe, run, artefact)
+        target / hub.repo_id(recipe, run.folder.name, artefact): layout(recipe, run, artefact)
         for artefact in hub.artefacts(recipe)
     }
     for repository in plans:
