@@ -7,7 +7,6 @@ import pytest
 from ggez_hub import hub
 from ggez_hub.errors import HubError, InputError
 from ggez_hub.recipes import load_recipe
-from ggez_hub.registry import parse_overrides
 from ggez_hub.runs import Run
 from ggez_hub.schema import Base
 
@@ -104,6 +103,6 @@ def test_bases_are_called_by_their_hub_id(base: Base, name: str) -> None:
     ("method", "repositories"), [("lora", ["me/sea-lora", "me/sea"]), ("full", ["me/sea"])], ids=["lora", "full"]
 )
 def test_every_artefact_has_a_repository_of_its_own(method: str, repositories: list[str]) -> None:
-    recipe = load_recipe("omniglot-sea", parse_overrides([f"train.method={method}"]))
-    assert [hub.repo_id(recipe, "sea", artefact, "me") for artefact in hub.artefacts(recipe)] == repositories
-    assert hub.repo_id(recipe, "sea", "merged") == "ggez-hub/sea"
+    recipe = load_recipe("omniglot-sea", {"train.method": method, "push.namespace": "me"})
+    assert [hub.repo_id(recipe, "sea", artefact) for artefact in hub.artefacts(recipe)] == repositories
+    assert hub.repo_id(load_recipe("omniglot-sea"), "sea", "merged") == "ggez-hub/sea"
