@@ -81,7 +81,9 @@ def base_folder(base: Base, run: Run) -> Path:
 
 def base_name(base: Base) -> str:
     """What a base is called on cards and in adapter_config.json: a Hub id."""
-    return base.id or f"{NAMESPACE}/{base.recipe}" if (base.id or base.recipe) else "random weights"
+    if base.random is not None:
+        return "random weights"
+    return base.id or f"{NAMESPACE}/{base.recipe}"
 
 
 def artefacts(recipe: Recipe) -> tuple[str, ...]:
