@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from ggez_hub.errors import HubError, InputError
-from ggez_hub.runs import Run
+from ggez_hub.runs import Run, fingerprint
 from ggez_hub.schema import Base, Recipe
 
 SHIPPED = Path(__file__).parent / "pocket" / "models"  # folders named like the repositories of the namespace below
@@ -26,8 +26,8 @@ def fetch(name: str, revision: str | None = None, near: Path | None = None) -> P
         InputError: No such thing.
         HubError: The Hub refused or cannot be reached.
     """
-    namespace, _, stem = name.partition("/")
-    if namespace == NAMESPACE and stem in shipped():
+    stem = name.partition("/")[2]
+    if is_shipped(name):
         return SHIPPED / stem
     for folder in (Path(name), *([near.parent.parent / name, near.parent / stem / "merge" / "model"] if near else [])):
         if folder.is_dir():
@@ -60,6 +60,12 @@ def shipped() -> list[str]:
     return sorted(p.name for p in SHIPPED.iterdir()) if SHIPPED.is_dir() else []
 
 
+def is_shipped(name: str) -> bool:
+    """Whether a model travels in the package, given its id."""
+    namespace, _, stem = name.partition("/")
+    return namespace == NAMESPACE and stem in shipped()
+
+
 def base_folder(base: Base, run: Run) -> Path:
     """The local folder of a recipe's base model.
 
@@ -77,6 +83,11 @@ def base_folder(base: Base, run: Run) -> Path:
             )
         return made.stage("merge") / "model"
     return run.stage("train") / "base"
+
+
+def base_files(base: Base, run: Run) -> dict[str, str]:
+    """What a stage that reads the base depends on; a random start is made by the run itself."""
+    return {} if base.random is not None else {"base_files": fingerprint(base_folder(base, run))}
 
 
 def base_name(base: Base) -> str:

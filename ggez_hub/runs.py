@@ -48,10 +48,7 @@ def read_json(path: Path) -> Any:
 
 
 def file_hash(path: Path) -> str:
-    """SHA-256 of a file, or of the names and contents of all files of a folder."""
-    if path.is_dir():
-        listing = [(p.relative_to(path).as_posix(), file_hash(p)) for p in sorted(path.rglob("*")) if p.is_file()]
-        return hashlib.sha256(json.dumps(listing).encode()).hexdigest()
+    """SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -215,12 +215,10 @@ def _in_schema(batch: "pa.RecordBatch", columns: Mapping[str, str], where: str) 
 def _iso3(countries: "pa.Array") -> "pa.Array":
     """Countries in any usual spelling as ISO3 codes; what is no country stays as it is."""
     import pyarrow as pa
-    import pyarrow.compute as pc
 
     codes = countries.dictionary_encode()
-    return pa.DictionaryArray.from_arrays(
-        codes.indices, pa.array([iso3(name) or name for name in codes.dictionary.to_pylist()], pa.string())
-    ).cast(pa.string()) if pc.any(pc.is_valid(countries)).as_py() else countries  # fmt: skip
+    names = pa.array([iso3(name) or name for name in codes.dictionary.to_pylist()], pa.string())
+    return names.take(codes.indices)
 
 
 ALIASES = {  # usual spellings that the ISO tables lack, in lower case

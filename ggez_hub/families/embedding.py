@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ggez_hub.errors import InputError
 from ggez_hub.families.base import Loaded, Query, Row
-from ggez_hub.hub import NAMESPACE
+from ggez_hub.hub import is_shipped
 
 if TYPE_CHECKING:
     import numpy as np
@@ -228,12 +228,12 @@ def _opened_images(loaded: Loaded, images: Sequence[Any]) -> "torch.Tensor":
 def usage(repo_id: str, base: str, revision: str | None) -> dict[str, str]:
     """Snippets for the card: loading the adapter with PEFT, and the merged checkpoint with transformers."""
     pinned = f', revision="{revision}"' if revision else ""
-    shipped = base.startswith(NAMESPACE + "/")
-    place = f'fetch("{base}")' if shipped else f'"{base}"{pinned}'
+    travels = is_shipped(base)
+    place = f'fetch("{base}")' if travels else f'"{base}"{pinned}'
     adapter = [
         "from peft import PeftModel",
         "from transformers import AutoModel, AutoProcessor",
-        *(["", "from ggez_hub.hub import fetch  # this base travels with ggez_hub"] if shipped else []),
+        *(["", "from ggez_hub.hub import fetch  # this base travels with ggez_hub"] if travels else []),
         "",
         f"base = AutoModel.from_pretrained({place})",
         f'model = PeftModel.from_pretrained(base, "{repo_id}")  # at alpha = 1',

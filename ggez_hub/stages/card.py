@@ -131,9 +131,6 @@ def _body(recipe: Recipe, run: Run, artefact: str, results: Mapping[str, Any]) -
     after, points = report["countries"]["after"], results["points"]
     at = {point["alpha"]: point for point in points}
     trained = run.manifest("train") or {}
-    weights = run.stage("train") / "adapter" / "adapter_model.safetensors"
-    if artefact == "merged":
-        weights = run.stage("merge") / "model"
     environment = Environment(
         loader=FileSystemLoader(data_root() / "cards"), undefined=StrictUndefined, autoescape=False
     )  # Markdown, not HTML
@@ -173,10 +170,19 @@ def _body(recipe: Recipe, run: Run, artefact: str, results: Mapping[str, Any]) -
         intended_use=recipe.card.intended_use or INTENDED,
         limits=recipe.card.limits or LIMITS,
         cautions=recipe.card.cautions or CAUTIONS,
-        hashes={"examples": file_hash(run.stage("filter") / "examples.parquet"), "weights": file_hash(weights)},
+        hashes={
+            "examples": _hashes(run, "filter", ".parquet"),
+            "weights": _hashes(run, "train" if artefact == "adapter" else "merge", ".safetensors"),
+        },
         seed=recipe.seed,
         versions=", ".join(f"{library} {number}" for library, number in trained["versions"].items()),
     )
+
+
+def _hashes(run: Run, stage: str, ending: str) -> str:
+    """SHA-256 of a stage's files of a kind, as its manifest has them."""
+    outputs = (run.manifest(stage) or {"outputs": {}})["outputs"]
+    return ", ".join(f"`{output['sha256']}`" for name, output in outputs.items() if name.endswith(ending))
 
 
 def _training(recipe: Recipe, run: Run, manifest: Mapping[str, Any]) -> str:

@@ -11,7 +11,7 @@ from ggez_hub.families.base import Query
 from ggez_hub.merging import live
 from ggez_hub.recipes import load_benchmark
 from ggez_hub.registry import load_region
-from ggez_hub.runs import Run, fingerprint, write_json
+from ggez_hub.runs import Run, write_json
 from ggez_hub.schema import Recipe
 from ggez_hub.scoring import statistics
 from ggez_hub.scoring.questions import Question, questions
@@ -29,13 +29,14 @@ def inputs(recipe: Recipe, run: Run) -> dict[str, Any]:
     """What the stage depends on."""
     names = (*recipe.sweep.global_, *recipe.sweep.regional)
     benchmarks = {name: load_benchmark(name) for name in names}
-    return recipe.section("family", "region", "sweep", "seed") | {
+    made = recipe.section("family", "region", "sweep", "seed") | {
         "globalization": _globalization(recipe),
         "countries": list(load_region(recipe.region).countries),
         "benchmarks": {name: b.model_dump(mode="json") for name, b in benchmarks.items()},
         "files": {name: readers.fingerprint(b.source, recipe.data.path) for name, b in benchmarks.items()},
         "train": run.outputs_hash("train"),
-    } | ({} if recipe.base.random else {"base_files": fingerprint(hub.base_folder(recipe.base, run))})  # fmt: skip
+    }
+    return made | hub.base_files(recipe.base, run)
 
 
 def _globalization(recipe: Recipe) -> dict[str, Any]:

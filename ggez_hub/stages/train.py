@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ggez_hub import families, hub
 from ggez_hub.errors import InputError
 from ggez_hub.families.base import Family, Loaded, Row
-from ggez_hub.runs import Run, fingerprint, write_text
+from ggez_hub.runs import Run, write_text
 from ggez_hub.schema import Recipe, Train
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ ROWS = "rows"
 def inputs(recipe: Recipe, run: Run) -> dict[str, Any]:
     """What the stage depends on."""
     made = recipe.section("family", "base", "train", "seed") | {"filter": run.outputs_hash("filter")}
-    return made if recipe.base.random else made | {"base_files": fingerprint(hub.base_folder(recipe.base, run))}
+    return made | hub.base_files(recipe.base, run)
 
 
 def run(recipe: Recipe, run: Run, folder: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import ModelCard
 
-from ggez_hub import registry, run
+from ggez_hub import families, registry, run
 from ggez_hub.hub import fetch
 
 GOLDEN = Path(__file__).parents[2] / "cards" / "pocket"
@@ -68,3 +68,9 @@ def test_example_is_what_its_recipe_makes(tmp_path: Path) -> None:
 
 def test_shipped_base_is_small() -> None:
     assert (fetch("ggez-hub/pocket-base-embedding") / "model.safetensors").stat().st_size <= 3_000_000
+
+
+@pytest.mark.parametrize(("base", "travels"), [("pocket-base-embedding", True), ("omniglot-base", False)])
+def test_snippet_says_that_a_base_travels_in_the_package_only_if_it_does(base: str, travels: bool) -> None:
+    snippet = families.get("embedding").usage("me/mine-lora", f"ggez-hub/{base}", None)["adapter"]
+    assert ("this base travels with ggez_hub" in snippet) is travels

@@ -107,3 +107,7 @@ def test_base_made_by_another_recipe_must_exist(project: Path) -> None:
     assert recipe.base.recipe == "omniglot-base"
     with pytest.raises(InputError, match="ggez run omniglot-base"):
         train("base={recipe: omniglot-base}")
+
+
+def test_random_start_needs_no_sizes(project: Path) -> None:
+    assert (train("train.method=full", "base={random: {}}", "train.steps=1").stage("train") / "model").is_dir()
