@@ -254,6 +254,52 @@ def _run(recipe: str, overrides: Sequence[str], out: str, until: str) -> Any:
     return run
 
 
+# -------------------------------------------------------------------------------------------------------------- weights
+@cli.command("merge-checkpoints", epilog="Example: ggez merge-checkpoints BASE REGIONAL --alpha 0.5 --out merged")
+@click.argument("base")
+@click.argument("regional", nargs=-1, required=True)
+@click.option("--alpha", "alphas", type=float, multiple=True, required=True, help="0..1; one for each REGIONAL.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Folder to write.")
+def merge_checkpoints(base: str, regional: tuple[str, ...], alphas: tuple[float, ...], out: Path) -> None:
+    """Merge a base with a regional checkpoint, or with one or more adapters (folders or Hub ids)."""
+    from ggez_hub import hub
+    from ggez_hub.merging import checkpoints
+
+    if len(alphas) != len(regional):
+        raise InputError(f"{len(regional)} to merge, but {len(alphas)} times --alpha", "give one --alpha for each")
+    folders = [hub.fetch(name) for name in regional]
+    if len(set(folders)) < len(folders):
+        raise InputError("one adapter is given twice")
+    written = checkpoints.merge(hub.fetch(base), dict(zip(folders, alphas, strict=True)), out)
+    say(f"{written.tensors} tensors, {written.changed} of them merged, {written.bytes / 1e6:,.1f} MB")
+    if written.converted:
+        say(f"{written.converted} tensors of another dtype were rounded to that of the base")
+    put(str(out))
+
+
+@cli.command(epilog="Example: ggez extract BASE REGIONAL --rank 64 --out adapter")
+@click.argument("base")
+@click.argument("regional")
+@click.option("--rank", type=int, help="Of every layer.")
+@click.option("--energy", type=float, help="Instead: for every layer the smallest rank that keeps this share, 0..1.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Folder to write.")
+@JSON
+def extract(base: str, regional: str, rank: int | None, energy: float | None, out: Path, as_json: bool) -> None:
+    """Make a LoRA from the difference of two checkpoints (folders or Hub ids), and say what it keeps of it."""
+    from dataclasses import asdict
+
+    from ggez_hub.merging import extract as extraction
+
+    found = extraction.extract(base, regional, out, rank, energy)
+    if found.guessed:
+        say("no installed library knows this model: names and kinds of layers are guessed from its files")
+    if as_json:
+        put_json(asdict(found))
+    else:
+        put(extraction.table(found))
+    say(f"{out} written; it names {found.base} as its base")
+
+
 # -------------------------------------------------------------------------------------------------------------- numbers
 @cli.command(epilog="Example: ggez grp --global 63.5 --regional 56.3 --region sea")
 @click.option("--global", "global_", type=float, required=True, help="Global quality.")

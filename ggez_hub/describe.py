@@ -89,11 +89,15 @@ def results_table(results: Mapping[str, Any]) -> str:
             for text, alpha in (("chosen", chosen["alpha"]), ("highest GRP", best["alpha"]))
             if alpha == point["alpha"]
         ]
-        numbers = f"{point['alpha']:6.2f} {point['global']:8.3f} {point['regional']:9.3f} {point['grp']:7.3f}"
+        alpha = max(f"{point['alpha']:.2f}", f"{point['alpha']:g}", key=len)
+        numbers = f"{alpha:>6} {point['global']:8.3f} {point['regional']:9.3f} {point['grp']:7.3f}"
         lines.append(f"{numbers}  {', '.join(marks)}".rstrip())
     lines += ["", *(f"{label} α = {judged['alpha']:g}: gain {_with_interval(judged, 'gain')}, retention "
                     f"{_with_interval(judged, 'retention')}, GRP {judged['grp']:.3f}"
                     for label, judged in (("chosen", chosen), ("plain rule", best)))]  # fmt: skip
+    if search := results.get("search"):
+        lines.append(f"{search['method']}: {search['evaluations']} evaluations instead of {search['grid_evaluations']} "
+                     f"at resolution {search['resolution']:g}")  # fmt: skip
     if results["synthetic"]:
         lines.append("Synthetic pictures: the numbers say that the method works here, nothing about the world.")
     return "\n".join(lines)

@@ -122,14 +122,14 @@ def _mix(base: Any, regional: Any, alpha: float, where: str) -> Any:
         return base
     if alpha == 1:
         return regional
+    if hasattr(base, "lerp"):  # torch: the same line as below, and bf16 and fp16 are computed in fp32
+        return base.lerp(regional, alpha)
     low, high = _widened(base), _widened(regional)
     gap = high - low
     # The same line from either end. Starting at the nearer end loses no digits of small weights beside large ones, and
     # gives the common value back, unrounded, where the gap is 0; alpha * regional + (1 - alpha) * base can miss it.
     mixed = low + alpha * gap if alpha < 0.5 else high - (1 - alpha) * gap
-    if not hasattr(base, "dtype"):
-        return mixed
-    return mixed.to(base.dtype) if hasattr(mixed, "to") else mixed.astype(base.dtype, copy=False)
+    return mixed.astype(base.dtype, copy=False) if hasattr(base, "dtype") else mixed
 
 
 def _is_floating(values: Any) -> bool:
@@ -140,8 +140,6 @@ def _is_floating(values: Any) -> bool:
 
 def _widened(values: Any) -> Any:
     """The values in fp32, where they have fewer bits."""
-    if hasattr(values, "is_floating_point"):  # torch
-        return values.float() if values.element_size() < 4 else values
     return values.astype("float32") if hasattr(values, "dtype") and values.dtype.itemsize < 4 else values
 
 

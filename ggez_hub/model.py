@@ -1,7 +1,9 @@
 """Loading a published model, and turning its alpha."""
 
 import contextlib
+import threading
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,10 +12,13 @@ from ggez_hub.errors import InputError
 from ggez_hub.families.base import Family, Loaded, Query
 from ggez_hub.merging import live
 from ggez_hub.runs import read_json
+from ggez_hub.scoring.curve import Curve, fit
 
 if TYPE_CHECKING:
     import numpy as np
     from huggingface_hub import ModelCard
+
+Alpha = float | Mapping[str, float]  # one for all, or one per region
 
 
 class RegionalModel:
@@ -26,19 +31,29 @@ class RegionalModel:
         card: The model card.
     """
 
-    def __init__(self, loaded: Loaded, facts: Mapping[str, Any], card: "ModelCard", dial: live.Dial | None) -> None:
-        self._loaded, self._dial = loaded, dial
-        self._family: Family = families.get(facts["family"])
-        self._alpha = float(facts["alpha"])
-        self.region: str = facts["region"]
-        self.family: str = facts["family"]
-        self.card = card
-        if dial:
-            dial(self._alpha)
+    def __init__(self, loaded: Loaded, published: "_Published") -> None:
+        """Made by from_pretrained: a model that stands where it was published, without adapters yet."""
+        self._loaded = loaded
+        self._family: Family = families.get(published.facts["family"])
+        self._alphas: dict[str, float] = {published.facts["region"]: float(published.facts["alpha"])}
+        self._base: str = published.facts["base"]["id"]
+        self._adapters: dict[str, Path] = {}
+        self._dials: dict[str, live.Dial] = {}  # of adapters beside the weights
+        self._merged: live.Dial | None = None  # of adapters merged into them: one for all
+        self._takes_blocks = False  # several alphas in one batch
+        self._lock = threading.RLock()  # for a model whose weights change with alpha
+        self.region: str = published.facts["region"]
+        self.family: str = published.facts["family"]
+        self.card = published.card
 
     @classmethod
     def from_pretrained(
-        cls, name: str | Path, alpha: float | None = None, revision: str | None = None, base: str | Path | None = None
+        cls,
+        name: str | Path,
+        alpha: float | None = None,
+        revision: str | None = None,
+        base: str | Path | None = None,
+        merged: bool = False,
     ) -> "RegionalModel":
         """Loads a published adapter on its base, or a merged model. Reads safetensors and JSON only.
 
@@ -47,42 +62,72 @@ class RegionalModel:
             alpha: Where alpha stands at first, 0..1; None = as the card recommends.
             revision: Commit, tag or branch of the repository.
             base: The base model, if not the one that the adapter names: a Hub id or a folder.
+            merged: Hold the adapter merged into the weights. The model runs at full speed; a turn of alpha costs a
+                pass over the weights that change, and a copy of these stays in memory.
 
         Raises:
             InputError: No published model there, another base than the adapter's, or damaged files.
             HubError: The Hub refused or cannot be reached.
         """
-        import yaml
-        from huggingface_hub import ModelCard
-
-        root = hub.fetch(str(name), revision)
-        home, weights = root, root
-        if not (home / hub.FACTS).is_file() and (root / "card" / "adapter" / hub.FACTS).is_file():
-            home, weights = root / "card" / "adapter", root / "train" / "adapter"
-        if not (home / hub.FACTS).is_file():
-            raise InputError(
-                f"{name}: no {hub.FACTS}, so not a model that ggez_hub published", "load it with its own library"
-            )
-        facts = read_json(home / hub.FACTS)
-        schema = facts.get("schema") if isinstance(facts, dict) else None
-        if schema != hub.SCHEMA:
-            raise InputError(f"{name}: {hub.FACTS} has schema {schema}, expected {hub.SCHEMA}", "update ggez_hub")
-        try:
-            card = ModelCard.load(home / "README.md")
-        except (OSError, ValueError, yaml.YAMLError) as err:
-            raise InputError(f"{name}: README.md cannot be read as a model card: {err}") from err
-        family = families.get(facts["family"])
-        if facts["artefact"] == "merged":
-            loaded, dial = family.load(weights), None
+        published = _published(name, revision)
+        family = families.get(published.facts["family"])
+        if published.facts["artefact"] == "merged":
+            model = cls(family.load(published.weights), published)
         else:
-            given = facts["base"]
-            folder = hub.fetch(str(base)) if base else hub.fetch(given["id"], given["revision"], near=root)
-            loaded = family.load(folder)
-            dial = live.attach_adapter(loaded, weights)
-        model = cls(loaded, facts, card, dial)
+            given = published.facts["base"]
+            near = published.root
+            folder = hub.fetch(str(base)) if base else hub.fetch(given["id"], given["revision"], near=near)
+            model = cls(family.load(folder), published)
+            model._add(published, merged)
         if alpha is not None:
             model.alpha = alpha
         return model
+
+    def load_adapter(self, name: str | Path, alpha: float | None = None, revision: str | None = None) -> None:
+        """Adds another region's adapter of the same base; from then on `alpha` is a mapping of regions to numbers.
+
+        The model is the exact sum of its adapters' deltas, each at its own alpha.
+
+        Args:
+            name: A Hub id, a folder in the layout of a published repository, or a run folder.
+            alpha: Where its alpha stands at first, 0..1; None = as its card recommends.
+            revision: Commit, tag or branch of the repository.
+
+        Raises:
+            InputError: Not an adapter, or one of another base, or of a region that is there already.
+            HubError: The Hub refused or cannot be reached.
+        """
+        published = _published(name, revision)
+        region, facts = published.facts["region"], published.facts
+        if not self._adapters or facts["artefact"] != "adapter":
+            raise InputError(f"{name}: expected an adapter, on a model that has one")
+        if (facts["family"], facts["base"]["id"]) != (self.family, self._base):
+            raise InputError(f"{name}: made for {facts['base']['id']}, this model is {self._base}")
+        if region in self._adapters:
+            raise InputError(f"{name}: an adapter of region {region!r} is loaded already")
+        alphas = self._alphas | {region: float(facts["alpha"] if alpha is None else alpha)}
+        _check(alphas)
+        self._add(published, self._merged is not None)
+        self._set(alphas)
+
+    def _add(self, published: "_Published", merged: bool) -> None:
+        region = published.facts["region"]
+        if merged:
+            adapters = [*self._adapters.values(), published.weights]
+            if self._merged:
+                self._merged(*[0.0] * len(self._adapters))  # the base's weights, which all of them start from
+            try:
+                self._merged = live.merge_in_place(self._loaded.model, adapters)
+            except InputError:
+                self._set(self._alphas)
+                raise
+        else:
+            self._loaded.model, self._dials[region] = live.attach_adapter(
+                self._loaded.model, published.weights, _adapter_name(region)
+            )
+            self._takes_blocks = live.takes_blocks(self._loaded.model)
+        self._adapters[region] = published.weights
+        self._set(self._alphas | {region: float(published.facts["alpha"])})
 
     @property
     def model(self) -> Any:
@@ -95,38 +140,67 @@ class RegionalModel:
         return self._loaded.processor
 
     @property
-    def alpha(self) -> float:
-        """The regional alpha, 0..1. Assign to change it, in place and without reloading."""
-        return self._alpha
+    def alpha(self) -> float | dict[str, float]:
+        """The regional alpha, 0..1; of a model with several adapters a mapping of regions to these.
+
+        Assign to change it, in place and without reloading.
+        """
+        return dict(self._alphas) if len(self._alphas) > 1 else self._alphas[self.region]
 
     @alpha.setter
-    def alpha(self, value: float) -> None:
-        if not 0 <= value <= 1:
-            raise InputError(f"alpha {value}: expected a number from 0 (global base) to 1 (region)")
-        if value == self._alpha:
-            return
-        if self._dial is None:
+    def alpha(self, value: Alpha) -> None:
+        self._set(self._complete(value))
+
+    def _complete(self, value: Alpha) -> dict[str, float]:
+        """An alpha as it may be given, as a number per region."""
+        if isinstance(value, Mapping):
+            if value.keys() != self._alphas.keys():
+                raise InputError(
+                    f"alpha for {', '.join(value) or 'nothing'}: expected one for {', '.join(self._alphas)}"
+                )
+            alphas = {region: float(value[region]) for region in self._alphas}
+        elif len(self._alphas) > 1:
+            example = ", ".join(f"{region!r}: {value}" for region in self._alphas)
+            raise InputError(f"alpha {value}: this model has an alpha for each region", f"give {{{example}}}")
+        else:
+            alphas = {self.region: float(value)}
+        _check(alphas)
+        if not self._adapters and alphas != self._alphas:
             raise InputError(
-                f"a merged checkpoint stays at the alpha it was merged at, {self._alpha}",
+                f"a merged checkpoint stays at the alpha it was merged at, {self.alpha}",
                 "load the adapter repository to turn alpha",
             )
-        self._dial(value)
-        self._alpha = float(value)
+        return alphas
+
+    def _set(self, alphas: dict[str, float]) -> None:
+        with self._lock:
+            for region, dial in self._dials.items():
+                dial(alphas[region])
+            if self._merged:
+                self._merged(*alphas.values())
+            self._alphas = alphas
 
     @contextlib.contextmanager
-    def at(self, alpha: float) -> Iterator["RegionalModel"]:
+    def at(self, alpha: Alpha) -> Iterator["RegionalModel"]:
         """Stands at another alpha inside a ``with`` block, and goes back at its end."""
-        before = self._alpha
+        before = self._alphas
         self.alpha = alpha
         try:
             yield self
         finally:
-            self.alpha = before
+            self._set(before)
 
     def predict(
-        self, queries: Sequence[Query | Mapping[str, Any]], alphas: Sequence[float] | None = None, batch_size: int = 64
+        self,
+        queries: Sequence[Query | Mapping[str, Any]],
+        alphas: Sequence[Alpha] | None = None,
+        batch_size: int = 64,
     ) -> "list[np.ndarray]":
         """Scores the options of every query; the highest is the answer.
+
+        With adapters beside the weights every query runs at all alphas in one batch, which changes nothing that other
+        threads see; neither do they change anything here. A model with merged weights, or with adapters on embedding
+        tables, takes one pass per alpha, and other threads wait for it.
 
         Args:
             queries: Pictures with options (Query, or a mapping with its fields).
@@ -139,10 +213,80 @@ class RegionalModel:
         import numpy as np
 
         asked = [query if isinstance(query, Query) else Query(**query) for query in queries]
-        if alphas is None:
-            return self._family.predict(self._loaded, asked, batch_size)
-        by_alpha = []
-        for alpha in alphas:
-            with self.at(alpha):
-                by_alpha.append(self._family.predict(self._loaded, asked, batch_size))
-        return [np.stack(scores) for scores in zip(*by_alpha, strict=True)]
+        wanted = [self._alphas] if alphas is None else [self._complete(alpha) for alpha in alphas]
+        if not wanted:
+            raise InputError("alphas: expected one at least")
+        if self._takes_blocks:
+            by_adapter = {_adapter_name(region): [a[region] for a in wanted] for region in self._dials}
+            with live.blocks(by_adapter):
+                scores = self._family.predict(self._loaded, asked, batch_size, len(wanted))
+        else:
+            passes = []
+            with self._lock:
+                before = self._alphas
+                try:
+                    for each in wanted:
+                        if each != self._alphas:
+                            self._set(each)
+                        passes.append(self._family.predict(self._loaded, asked, batch_size))
+                finally:
+                    if before != self._alphas:
+                        self._set(before)
+            scores = [np.concatenate(parts) for parts in zip(*passes, strict=True)]
+        return scores if alphas is not None else [found[0] for found in scores]
+
+    def curve(self, queries: Sequence[Query | Mapping[str, Any]], batch_size: int = 64) -> Curve:
+        """Scores as a continuous function of alpha, from 5 to 11 passes; it says how far it can be relied on.
+
+        Args:
+            queries: As for predict.
+            batch_size: Pictures or texts at once.
+
+        Returns:
+            The curve; where its `reliable` is False, use predict.
+        """
+        return fit(lambda alphas: self.predict(queries, alphas, batch_size))
+
+
+@dataclass(frozen=True)
+class _Published:
+    """A repository that ggez_hub has written."""
+
+    root: Path
+    weights: Path
+    facts: dict[str, Any]
+    card: "ModelCard"
+
+
+def _published(name: str | Path, revision: str | None) -> _Published:
+    import yaml
+    from huggingface_hub import ModelCard
+
+    root = hub.fetch(str(name), revision)
+    home, weights = root, root
+    if not (home / hub.FACTS).is_file() and (root / "card" / "adapter" / hub.FACTS).is_file():
+        home, weights = root / "card" / "adapter", root / "train" / "adapter"
+    if not (home / hub.FACTS).is_file():
+        raise InputError(
+            f"{name}: no {hub.FACTS}, so not a model that ggez_hub published", "load it with its own library"
+        )
+    facts = read_json(home / hub.FACTS)
+    schema = facts.get("schema") if isinstance(facts, dict) else None
+    if schema != hub.SCHEMA:
+        raise InputError(f"{name}: {hub.FACTS} has schema {schema}, expected {hub.SCHEMA}", "update ggez_hub")
+    try:
+        card = ModelCard.load(home / "README.md")
+    except (OSError, ValueError, yaml.YAMLError) as err:
+        raise InputError(f"{name}: README.md cannot be read as a model card: {err}") from err
+    return _Published(root, weights, facts, card)
+
+
+def _adapter_name(region: str) -> str:
+    """What PEFT calls a region's adapter; dots would part a module's name."""
+    return f"ggez_{region.replace('.', '_')}"
+
+
+def _check(alphas: Mapping[str, float]) -> None:
+    for region, alpha in alphas.items():
+        if not 0 <= alpha <= 1:
+            raise InputError(f"alpha {alpha} of {region}: expected a number from 0 (global base) to 1 (region)")

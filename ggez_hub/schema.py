@@ -111,6 +111,8 @@ class Sweep(Strict):
     """Measuring the alphas and choosing one."""
 
     alphas: tuple[Fraction, ...] = (0.0, 0.05, 0.1, 0.25, 0.5, 0.75, 1.0)
+    search: Literal["grid", "refine"] = "grid"  # measure these alphas | these, then others where it can still matter
+    resolution: Annotated[float, Field(gt=0, le=0.5)] = 0.01  # finest step of refine
     global_: tuple[Name, ...] = Field(alias="global", min_length=1)
     regional: tuple[Name, ...] = Field(min_length=1)
     min_retention: Fraction | None = 0.98  # None = the paper's plain rule

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 from peft import PeftModel
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoProcessor
 
 from ggez_hub import RegionalModel
@@ -44,7 +46,7 @@ def adapter(tmp_path: Path, tiny_base: Path, tiny_adapter: Path) -> Path:
 @pytest.fixture
 def merged(tmp_path: Path, tiny_base: Path, tiny_adapter: Path) -> Path:
     files = tmp_path / "merged"
-    checkpoints.merge_adapter(tiny_base, tiny_adapter, RECOMMENDED, files, embedding.tensor_name)
+    checkpoints.merge_adapters(tiny_base, {tiny_adapter: RECOMMENDED}, files)
     return publish(tmp_path / "hub" / "me" / "tiny", files, "merged", str(tiny_base))
 
 
@@ -178,7 +180,7 @@ def test_several_alphas_at_once_equal_separate_calls(adapter: Path) -> None:
     for i, alpha in enumerate((0.0, 0.25, 1.0)):
         with model.at(alpha):
             for found, expected in zip(together, model.predict(queries), strict=True):
-                np.testing.assert_array_equal(found[i], expected)
+                np.testing.assert_allclose(found[i], expected, rtol=0, atol=1e-5)
     assert model.alpha == RECOMMENDED
 
 
@@ -189,6 +191,137 @@ def test_queries_may_be_mappings_or_query_objects(adapter: Path) -> None:
         np.stack(model.predict(objects, batch_size=1)), np.stack(model.predict(QUERIES, batch_size=1))
     )
     assert model.predict([]) == []
+
+
+def test_threads_that_ask_at_different_alphas_do_not_disturb_each_other(adapter: Path) -> None:
+    model = RegionalModel.from_pretrained(adapter)
+    expected = {alpha: np.stack(model.predict(QUERIES, alphas=[alpha]))[:, 0] for alpha in (0.0, 0.3, 0.6, 1.0)}
+    found: list[tuple[float, np.ndarray]] = []
+
+    def ask(alpha: float) -> None:
+        for _ in range(10):
+            found.append((alpha, np.stack(model.predict(QUERIES, alphas=[alpha]))[:, 0]))
+            model.alpha = alpha  # nor does one that turns the model itself
+
+    threads = [threading.Thread(target=ask, args=(alpha,)) for alpha in expected]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 40
+    for alpha, given in found:
+        np.testing.assert_allclose(given, expected[alpha], rtol=0, atol=1e-5)
+
+
+def test_curve_gives_every_alpha_from_a_few_passes(adapter: Path) -> None:
+    model = RegionalModel.from_pretrained(adapter)
+    curve = model.curve(QUERIES)
+    alphas = [0.0, 0.15, 0.33, 0.7, 1.0]
+    true = model.predict(QUERIES, alphas=alphas)
+    unit = np.ptp(np.stack(true)) / 2
+    for found, expected in zip(curve.at(alphas), true, strict=True):
+        np.testing.assert_allclose(found, expected, rtol=0, atol=max(curve.error, 1e-4) * unit)
+    assert model.alpha == RECOMMENDED
+
+
+# --------------------------------------------------------------------------------------------------- merged in place
+def test_model_held_merged_equals_the_live_one_at_every_alpha(adapter: Path, tiny_base: Path) -> None:
+    live, held = RegionalModel.from_pretrained(adapter), RegionalModel.from_pretrained(adapter, merged=True)
+    assert not isinstance(held.model, PeftModel), "adapters beside the weights would cost time"
+    assert held.alpha == RECOMMENDED
+    for alpha in (RECOMMENDED, 1.0, 0.0, 0.7):
+        live.alpha = held.alpha = alpha
+        np.testing.assert_allclose(scores(held), scores(live), rtol=0, atol=1e-5)
+    together = held.predict(QUERIES, alphas=[0.2, 0.9, 0.0])
+    for found, expected in zip(together, live.predict(QUERIES, alphas=[0.2, 0.9, 0.0]), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+    assert held.alpha == 0.7
+    held.alpha = 0
+    base = AutoModel.from_pretrained(tiny_base).state_dict()
+    assert all(torch.equal(tensor, base[name]) for name, tensor in held.model.state_dict().items())
+
+
+def test_threads_wait_for_each_other_where_weights_change(adapter: Path) -> None:
+    model = RegionalModel.from_pretrained(adapter, merged=True)
+    expected = {alpha: np.stack(model.predict(QUERIES, alphas=[alpha])) for alpha in (0.0, 0.5, 1.0)}
+    wrong: list[float] = []
+
+    def ask(alpha: float) -> None:
+        for _ in range(10):
+            if np.abs(np.stack(model.predict(QUERIES, alphas=[alpha])) - expected[alpha]).max() > 1e-5:
+                wrong.append(alpha)
+
+    threads = [threading.Thread(target=ask, args=(alpha,)) for alpha in expected]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+    assert model.alpha == RECOMMENDED
+
+
+# ------------------------------------------------------------------------------------------------------ several regions
+@pytest.fixture
+def second(tmp_path: Path, tiny_base: Path, tiny_adapter: Path) -> Path:
+    """An adapter of another region on the same base."""
+    folder = publish(
+        tmp_path / "hub" / "me" / "ssa-lora", tiny_adapter, "adapter", str(tiny_base), region="ssa", alpha=0.2
+    )
+    tensors = load_file(folder / "adapter_model.safetensors")
+    save_file({name: tensor.flip(0) for name, tensor in tensors.items()}, folder / "adapter_model.safetensors")
+    return folder
+
+
+@pytest.mark.parametrize("merged", [False, True])
+def test_two_regions_have_an_alpha_each(
+    adapter: Path, second: Path, tiny_base: Path, tmp_path: Path, merged: bool
+) -> None:
+    model = RegionalModel.from_pretrained(adapter, merged=merged)
+    model.load_adapter(second)
+    assert model.alpha == {"sea": RECOMMENDED, "ssa": 0.2}
+    for i, alpha in enumerate(({"sea": 0.5, "ssa": 0.25}, {"ssa": 1.0, "sea": 0.0}, {"sea": 1.0, "ssa": 1.0})):
+        model.alpha = alpha
+        assert model.alpha == alpha
+        checkpoints.merge_adapters(tiny_base, {adapter: alpha["sea"], second: alpha["ssa"]}, tmp_path / str(i))
+        files = publish(tmp_path / f"files{i}", tmp_path / str(i), "merged", str(tiny_base))
+        expected = scores(RegionalModel.from_pretrained(files))
+        np.testing.assert_allclose(scores(model), expected, rtol=0, atol=1e-5)
+        both = model.predict(QUERIES, alphas=[{"sea": 0.0, "ssa": 0.0}, alpha])
+        np.testing.assert_allclose(np.stack(both)[:, 1], expected, rtol=0, atol=1e-5)
+    with pytest.raises(ZeroDivisionError), model.at({"sea": 0.1, "ssa": 0.1}):
+        _ = 1 / 0
+    assert model.alpha == {"sea": 1.0, "ssa": 1.0}
+
+
+def test_alpha_of_two_regions_names_both(adapter: Path, second: Path) -> None:
+    model = RegionalModel.from_pretrained(adapter)
+    model.load_adapter(second, alpha=0.6)
+    assert model.alpha == {"sea": RECOMMENDED, "ssa": 0.6}
+    before = scores(model)
+    for alpha in (0.5, {"sea": 0.5}, {"sea": 0.5, "ssa": 0.5, "na": 0.5}, {"sea": 0.5, "ssa": 1.5}):
+        with pytest.raises(InputError, match="alpha"):
+            model.alpha = alpha  # type: ignore[assignment]
+    np.testing.assert_array_equal(scores(model), before)
+
+
+@pytest.mark.parametrize("merged", [False, True])
+def test_adapters_that_cannot_be_added_leave_the_model_as_it_was(
+    adapter: Path, second: Path, tiny_base: Path, tiny_adapter: Path, tmp_path: Path, merged: bool
+) -> None:
+    model = RegionalModel.from_pretrained(adapter, merged=merged)
+    before = scores(model)
+    with pytest.raises(InputError, match="'sea' is loaded already"):
+        model.load_adapter(adapter)
+    elsewhere = publish(tmp_path / "elsewhere", tiny_adapter, "adapter", "them/other", region="na")
+    with pytest.raises(InputError, match="made for them/other"):
+        model.load_adapter(elsewhere)
+    tensors = load_file(second / "adapter_model.safetensors")
+    name = next(iter(tensors))
+    save_file(tensors | {name: torch.ones(4, 7)}, second / "adapter_model.safetensors")
+    with pytest.raises(InputError, match="does not fit the base"):
+        model.load_adapter(second)
+    assert model.alpha == RECOMMENDED
+    np.testing.assert_array_equal(scores(model), before)
 
 
 # --------------------------------------------------------------------------------------------------------------- errors

@@ -52,11 +52,11 @@ class Family(Protocol):
     ) -> "Iterator[torch.Tensor]":
         """Yields terms that sum to the mean loss over `rows`, each holding `micro_batch_size` rows at most."""
 
-    def predict(self, loaded: Loaded, queries: Sequence[Query], batch_size: int) -> "list[np.ndarray]":
-        """A score for every option of every query, float32 [options]; the highest is the answer."""
+    def predict(self, loaded: Loaded, queries: Sequence[Query], batch_size: int, copies: int = 1) -> "list[np.ndarray]":
+        """A score for every option of every query, float32 [copies, options]; the highest is the answer.
 
-    def tensor_name(self, module: str) -> str:
-        """The name on disk of a module's weights, given its name in memory."""
+        A batch holds every input `copies` times, block after block: each block may run at an alpha of its own.
+        """
 
     def usage(self, repo_id: str, base: str, revision: str | None) -> dict[str, str]:
         """Snippets for the card: how to load the `adapter` and the `merged` repository with the plain library."""

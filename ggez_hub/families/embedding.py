@@ -124,11 +124,6 @@ def lora_targets() -> str:
     return r".*encoder\.layers\.\d+\.(self_attn\.(q|k|v|out)_proj|mlp\.fc[12])"
 
 
-def tensor_name(module: str) -> str:
-    """SigLIP's names are the same in memory and on disk."""
-    return module
-
-
 def losses(
     loaded: Loaded, rows: Sequence[Row], micro_batch_size: int, loss: str | None = None
 ) -> "Iterator[torch.Tensor]":
@@ -175,19 +170,24 @@ def _chunks(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
     return (items[i : i + size] for i in range(0, len(items), size))
 
 
-def _images(loaded: Loaded, images: Sequence[Any]) -> "torch.Tensor":
-    """Unit embeddings [images, dim] of decoded pictures."""
+def _images(loaded: Loaded, images: Sequence[Any], copies: int = 1) -> "torch.Tensor":
+    """Unit embeddings [copies * images, dim] of decoded pictures."""
     inputs = loaded.processor(images=list(images), return_tensors="pt").to(loaded.model.device)
-    return _unit(loaded.model.get_image_features(**inputs))
+    return _unit(loaded.model.get_image_features(**_copied(inputs, copies)))
 
 
-def _texts(loaded: Loaded, texts: Sequence[str]) -> "torch.Tensor":
-    """Unit embeddings [texts, dim]; padded to the full length, as SigLIP was trained."""
+def _texts(loaded: Loaded, texts: Sequence[str], copies: int = 1) -> "torch.Tensor":
+    """Unit embeddings [copies * texts, dim]; padded to the full length, as SigLIP was trained."""
     length = loaded.model.config.text_config.max_position_embeddings
     inputs = loaded.processor(
         text=list(texts), padding="max_length", truncation=True, max_length=length, return_tensors="pt"
     ).to(loaded.model.device)
-    return _unit(loaded.model.get_text_features(**inputs))
+    return _unit(loaded.model.get_text_features(**_copied(inputs, copies)))
+
+
+def _copied(inputs: Any, copies: int) -> Any:
+    """The same rows several times, block after block."""
+    return {name: values.repeat(copies, *[1] * (values.dim() - 1)) for name, values in inputs.items()}
 
 
 def _unit(output: Any) -> "torch.Tensor":
@@ -196,8 +196,8 @@ def _unit(output: Any) -> "torch.Tensor":
     return unit
 
 
-def predict(loaded: Loaded, queries: Sequence[Query], batch_size: int = 256) -> "list[np.ndarray]":
-    """Similarity of every query's picture to each of its options, on the model's scale.
+def predict(loaded: Loaded, queries: Sequence[Query], batch_size: int = 256, copies: int = 1) -> "list[np.ndarray]":
+    """Similarity of every query's picture to each of its options, on the model's scale: [copies, options].
 
     Pictures and texts that occur in several queries are embedded once.
     """
@@ -205,24 +205,26 @@ def predict(loaded: Loaded, queries: Sequence[Query], batch_size: int = 256) -> 
     import torch
 
     if not any(query.options for query in queries):
-        return [np.zeros(0, np.float32) for _ in queries]
+        return [np.zeros((copies, 0), np.float32) for _ in queries]
     keys = [image if isinstance(image := query.image, str | bytes) else id(image) for query in queries]
     images = dict(zip(keys, (query.image for query in queries), strict=True))
     rows = {key: i for i, key in enumerate(images)}
     texts = {text: i for i, text in enumerate(dict.fromkeys(t for q in queries for t in q.options))}
     with torch.inference_mode():
-        parts = [
-            torch.cat([encode(loaded, part) for part in _chunks(list(items), batch_size)]).float()
-            for encode, items in ((_opened_images, images.values()), (_texts, texts))
-        ]
-        logits = _logits(loaded.model, *parts).cpu().numpy()
-    return [logits[rows[key], [texts[t] for t in query.options]] for key, query in zip(keys, queries, strict=True)]
+        size = max(1, batch_size // copies)
+        sides = [
+            torch.cat([encode(loaded, part, copies).unflatten(0, (copies, -1)) for part in _chunks(items, size)], dim=1)
+            for encode, items in ((_opened_images, list(images.values())), (_texts, list(texts)))
+        ]  # [copies, images, dim], [copies, texts, dim]
+        logits = torch.stack([_logits(loaded.model, *pair) for pair in zip(*(s.float() for s in sides), strict=True)])
+    found = logits.cpu().numpy()  # [copies, images, texts]
+    return [found[:, rows[key], [texts[t] for t in query.options]] for key, query in zip(keys, queries, strict=True)]
 
 
-def _opened_images(loaded: Loaded, images: Sequence[Any]) -> "torch.Tensor":
+def _opened_images(loaded: Loaded, images: Sequence[Any], copies: int) -> "torch.Tensor":
     from ggez_hub.data.images import opened
 
-    return _images(loaded, [opened(image) for image in images])
+    return _images(loaded, [opened(image) for image in images], copies)
 
 
 def usage(repo_id: str, base: str, revision: str | None) -> dict[str, str]:

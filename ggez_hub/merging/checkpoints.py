@@ -1,241 +1,378 @@
-"""Merging files: base + adapter, or base + regional checkpoint, at any alpha, without loading either.
+"""Merging files at any alpha: base + adapters, or base + regional checkpoint, without loading either.
 
-The output keeps the base's files: every shard is copied as it is, then the tensors that change are written over in
-place. So untouched tensors are copied by the kernel, alpha = 0 gives the base bit for bit, and memory holds one tensor
-at a time.
+The output keeps the base's files: what changes is computed piece by piece, in fp32 with one rounding at the end, and
+all the rest is copied by the kernel. Memory holds a few pieces of a megabyte, however large the checkpoints are.
 """
 
-import json
-import math
-import mmap
+import contextlib
+import errno
 import os
 import shutil
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ggez_hub.errors import InputError
-from ggez_hub.method import interpolate
-from ggez_hub.runs import read_json
+from ggez_hub.merging.adapters import CONFIG, LowRank, place, read_adapter
+from ggez_hub.merging.tensors import Entry, Mapped, carried, entries, match, read, same_bytes, some, torch_dtype
 
 if TYPE_CHECKING:
     import torch
 
-MAX_HEADER = 100_000_000  # bytes, as the safetensors library
-DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64", "I32": "int32",
-          "I16": "int16", "I8": "int8", "U8": "uint8", "BOOL": "bool"}  # fmt: skip
-CARRIED = (".json", ".txt", ".jinja", ".model", ".yaml")  # configuration, tokenizer and processor files
-Change = Callable[
-    [str, "torch.Tensor"], "torch.Tensor | None"
-]  # name, base values -> new values, or None for unchanged
+PIECE = 2**19  # values computed at once
+COPIED = 2**26  # bytes copied at once
+THREADS = 8
+LOCK = ".lock"
+TIED = ("lm_head.weight", "embed_tokens.weight", "shared.weight", "wte.weight", "token_embedding.weight")
+
+Fill = Callable[[int, int, "torch.Tensor"], None]  # first value, last value + 1, where the new ones go
 
 
 @dataclass(frozen=True)
-class Entry:
-    """Where a tensor lies in a safetensors file."""
+class Merged:
+    """What a merge has written."""
 
-    file: Path
-    dtype: str
-    shape: tuple[int, ...]
-    begin: int  # from the start of the file
-    end: int
-
-
-def entries(folder: Path) -> dict[str, Entry]:
-    """All tensors of a checkpoint folder, sharded or not, by name.
-
-    Raises:
-        InputError: No safetensors files, or a damaged one.
-    """
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        raise InputError(f"{folder}: no .safetensors file", "only safetensors checkpoints are read")
-    result: dict[str, Entry] = {}
-    for file in files:
-        for name, entry in _header(file).items():
-            if name in result:
-                raise InputError(f"{file}: tensor {name} is also in {result[name].file.name}")
-            result[name] = entry
-    return result
+    tensors: int
+    changed: int
+    bytes: int
+    converted: int = 0  # tensors whose regional values had another dtype
 
 
-def _header(file: Path) -> dict[str, Entry]:
-    size = file.stat().st_size
+@dataclass(frozen=True)
+class Lerp:
+    """A tensor mixed with the regional one."""
 
-    def damaged(why: str) -> InputError:
-        return InputError(f"{file}: damaged safetensors file: {why}", "fetch or write it again")
-
-    with file.open("rb") as stream:
-        length = int.from_bytes(stream.read(8), "little")
-        if size < 8 or length > min(size - 8, MAX_HEADER):
-            raise damaged(f"its header says {length} bytes, the file has {size}")
-        try:
-            header = json.loads(stream.read(length))
-            header.pop("__metadata__", None)
-            found = {
-                name: Entry(file, info["dtype"], tuple(info["shape"]), *(8 + length + o for o in info["data_offsets"]))
-                for name, info in header.items()
-            }
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as err:
-            raise damaged(f"its header cannot be read ({err})") from err
-    place = 8 + length
-    for name, entry in sorted(found.items(), key=lambda item: (item[1].begin, item[1].end)):
-        if any(type(number) is not int or number < 0 for number in (*entry.shape, entry.begin, entry.end)):
-            raise damaged(f"tensor {name} has a shape or place that is not in whole numbers")
-        if not isinstance(entry.dtype, str) or entry.dtype not in DTYPES:
-            raise InputError(f"{file}: tensor {name} has dtype {entry.dtype}; known are {', '.join(DTYPES)}")
-        width = _torch_dtype(entry.dtype).itemsize
-        if entry.begin != place or entry.end - entry.begin != math.prod(entry.shape) * width:
-            raise damaged(f"tensor {name} does not lie where it should")
-        place = entry.end
-    if place != size:
-        raise damaged(f"it should have {place} bytes and has {size}")
-    return found
+    other: Entry
+    alpha: float
 
 
-def _torch_dtype(name: str) -> "torch.dtype":
-    import torch
-
-    dtype: torch.dtype = getattr(torch, DTYPES[name])
-    return dtype
+Sum = list[tuple[LowRank, float]]  # adapters' layers, each with its alpha; for a bias, whose biases are added
 
 
-def _tensor(buffer: Any, entry: Entry) -> "torch.Tensor":
-    """A view of a tensor inside a mapped file, which it keeps mapped: an explicit close would leave it dangling."""
-    import torch
-
-    count = math.prod(entry.shape)
-    if not count:
-        return torch.empty(entry.shape, dtype=_torch_dtype(entry.dtype))
-    return torch.frombuffer(buffer, dtype=_torch_dtype(entry.dtype), count=count, offset=entry.begin).view(entry.shape)
-
-
-def read(entry: Entry) -> "torch.Tensor":
-    """A tensor's values, in memory of their own."""
-    with entry.file.open("rb") as stream:
-        return _tensor(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY), entry).clone()
-
-
-def read_adapter(folder: Path) -> tuple[dict[str, Any], dict[str, Entry]]:
-    """The configuration of a LoRA in PEFT's format, and its tensors by name.
-
-    Raises:
-        InputError: Not a LoRA whose scaling is the linear merge, or damaged.
-    """
-    file = folder / "adapter_model.safetensors"
-    if not file.is_file():
-        raise InputError(f"{folder}: no {file.name}", "pickled adapters are never loaded")
-    config = read_json(folder / "adapter_config.json")
-    config = config if isinstance(config, dict) else {}
-    unusual = [key for key in ("use_dora", "modules_to_save", "rank_pattern", "alpha_pattern", "bias", "fan_in_fan_out")
-               if config.get(key) not in (None, False, "none", {}, [])]  # fmt: skip
-    if config.get("peft_type") != "LORA" or unusual:
-        raise InputError(f"{folder}: not a plain LoRA ({', '.join(unusual) or config.get('peft_type')})")
-    r, lora_alpha = config.get("r"), config.get("lora_alpha")
-    if not (isinstance(r, int) and r > 0 and isinstance(lora_alpha, int | float) and math.isfinite(lora_alpha)):
-        raise InputError(f"{folder}: adapter_config.json has r {r} and lora_alpha {lora_alpha}")
-    return config, _header(file)
-
-
-def merge_adapter(base: Path, adapter: Path, alpha: float, out: Path, tensor_name: Callable[[str], str]) -> None:
-    """Bakes a LoRA into its base: ``W + alpha * s * B A``, computed in fp32 and rounded once (paper, section 4.2).
+def merge(base: Path, regional: Mapping[Path, float], out: Path) -> Merged:
+    """Merges a base with a regional checkpoint, or with one or several adapters.
 
     Args:
         base: Folder of the base checkpoint.
-        adapter: Folder in PEFT's format.
-        alpha: 0 (the base, bit for bit) to 1.
-        out: Folder to write; appears when it is complete.
-        tensor_name: From a module's name in memory to that of its weights on disk.
+        regional: Folder of a checkpoint, or of each adapter, and its alpha: 0 (the base, bit for bit) to 1.
+        out: Folder to write; it appears when it is complete.
+
+    Returns:
+        How much was written.
 
     Raises:
-        InputError: The adapter does not fit the base, or is of a kind that is not a plain LoRA.
+        InputError: They do not fit each other, are damaged, or `out` is there already.
     """
-    if not 0 <= alpha <= 1:
-        raise InputError(f"alpha {alpha}: expected a number from 0 (global base) to 1 (region)")
-    config, parts = read_adapter(adapter)
-    r = config["r"]
-    scale = alpha * config["lora_alpha"] / (math.sqrt(r) if config.get("use_rslora") else r)
-    modules = {name.removesuffix(".lora_A.weight") for name in parts if name.endswith(".lora_A.weight")}
-    targets = {tensor_name(module.removeprefix("base_model.model.")) + ".weight": module for module in modules}
-    known = entries(base)
-    pairs = {f"{module}.lora_{part}.weight" for module in modules for part in "AB"}
-    orphans = sorted(targets.keys() - known.keys()) + sorted(parts.keys() ^ pairs)
-    if orphans:
+    adapters = [folder for folder in regional if (folder / CONFIG).is_file()]
+    if len(adapters) == len(regional):
+        return merge_adapters(base, regional, out)
+    if len(regional) > 1:
+        full = next(folder for folder in regional if folder not in adapters)
         raise InputError(
-            f"{adapter}: {len(orphans)} tensors find no place in {base}: {', '.join(orphans[:5])}",
-            "the adapter belongs to another base",
+            f"{full}: a full checkpoint can only be merged alone",
+            f"make it an adapter first: ggez extract {base} {full} --rank 64 --out DIR",
         )
-    unfit = []
-    for name, module in sorted(targets.items()):
-        shape, down, up = known[name].shape, *(parts[f"{module}.lora_{part}.weight"].shape for part in "AB")
-        if up[:1] + down[1:] != shape or down[:1] != (r,) or math.prod(up[1:]) != r:
-            unfit.append(f"{name} is {list(shape)} in the base, the adapter has {list(up)} x {list(down)} of rank {r}")
-    if unfit:
-        raise InputError(f"{adapter}: {len(unfit)} tensors do not fit {base}: {'; '.join(unfit[:5])}",
-                         "the adapter belongs to another base")  # fmt: skip
-
-    def change(name: str, weight: "torch.Tensor") -> "torch.Tensor | None":
-        if name not in targets or alpha == 0:
-            return None
-        down, up = (read(parts[f"{targets[name]}.lora_{part}.weight"]).float() for part in "AB")
-        delta = up.flatten(1) @ down.flatten(1)
-        merged: torch.Tensor = (weight.float() + scale * delta.view(weight.shape)).to(weight.dtype)
-        return merged
-
-    _rewrite(base, known, change, out)
+    ((folder, alpha),) = regional.items()
+    return merge_full(base, folder, alpha, out)
 
 
-def merge_full(base: Path, regional: Path, alpha: float, out: Path) -> None:
+def merge_adapters(base: Path, adapters: Mapping[Path, float], out: Path) -> Merged:
+    """Bakes LoRAs into their base: ``W + sum of alpha * scale * B A``, in fp32, rounded once (paper, section 4.2).
+
+    Args:
+        base: Folder of the base checkpoint, or of a diffusers pipeline around it.
+        adapters: Folders in PEFT's format, each with its alpha, 0..1. Deltas are added, never factors.
+        out: Folder to write; it appears when it is complete.
+
+    Raises:
+        InputError: An adapter does not fit the base, or is of a kind that is not a plain LoRA.
+    """
+    _check(base, adapters.values())
+    known = entries(base)
+    inside = _trained_part(known)
+    shapes = {name.removeprefix(inside): entry.shape for name, entry in known.items() if name.startswith(inside)}
+    sums: dict[str, Sum] = defaultdict(list)
+    for adapter, alpha in adapters.items():
+        for name, layer in place(read_adapter(adapter), shapes, adapter, base).items():
+            if alpha:
+                sums[inside + name].append((layer, alpha))
+                if layer.bias:
+                    sums[inside + name.removesuffix("weight") + "bias"].append((layer, alpha))
+    return _write(base, known, dict(sums), out)
+
+
+def _trained_part(known: Mapping[str, Entry]) -> str:
+    """The part of a diffusers pipeline that adapters are for; nothing for a checkpoint without parts."""
+    parts = {name.partition("/")[0] if "/" in name else "" for name in known}
+    return next((f"{part}/" for part in ("unet", "transformer") if part in parts and "" not in parts), "")
+
+
+def merge_full(base: Path, regional: Path, alpha: float, out: Path) -> Merged:
     """Interpolates two checkpoints of one architecture: ``alpha * regional + (1 - alpha) * base``, rounded once.
 
+    Names and shards are the base's. At alpha = 1 every tensor is bit for bit the regional one. Where the two differ in
+    the width of their numbers, the result has the base's.
+
     Raises:
-        InputError: They do not hold the same tensors.
+        InputError: A tensor has no counterpart, or one of another shape, or whole numbers differ; all are listed.
     """
+    _check(base, [alpha])
     known, other = entries(base), entries(regional)
-    if alone := sorted(known.keys() ^ other.keys()):
-        raise InputError(f"{len(alone)} tensors are only in one of {base} and {regional}: {', '.join(alone[:5])}")
-    differing = [
-        f"{name} ({known[name].dtype} {list(known[name].shape)}, {other[name].dtype} {list(other[name].shape)})"
-        for name in sorted(known)
-        if (known[name].dtype, known[name].shape) != (other[name].dtype, other[name].shape)
-    ]
-    if differing:
-        raise InputError(
-            f"{len(differing)} tensors differ in dtype or shape between {base} and {regional}: "
-            + ", ".join(differing[:5]),
-            "both must be checkpoints of the same architecture and dtype",
-        )
-
-    def change(name: str, weight: "torch.Tensor") -> "torch.Tensor | None":
-        return None if alpha == 0 else interpolate({name: weight}, {name: read(other[name])}, alpha)[name]
-
-    _rewrite(base, known, change, out)
+    pairs = pairs_of(known, other, base, regional)
+    changes = {name: Lerp(other[theirs], alpha) for name, theirs in pairs.items() if alpha and known[name].is_floating}
+    converted = sum(known[name].dtype != change.other.dtype for name, change in changes.items())
+    return replace(_write(base, known, dict(changes), out), converted=converted)
 
 
-def _rewrite(base: Path, known: dict[str, Entry], change: Change, out: Path) -> None:
-    """Copies a checkpoint folder and writes the changed tensors over; all or nothing."""
-    partial = out.with_name(f".{out.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
+def pairs_of(known: Mapping[str, Entry], other: Mapping[str, Entry], base: Path, regional: Path) -> dict[str, str]:
+    """Which tensor of a regional checkpoint belongs to which of its base: the base's name, the regional name.
+
+    Raises:
+        InputError: A tensor has no counterpart, or one of another shape, or whole numbers differ; all are listed.
+    """
+    hint = "both must be checkpoints of one architecture"
+    found = match(known, other)
+    pairs = found.pairs | _tied(found.ours_alone, known, found.pairs)
+    written_twice = _tied(found.theirs_alone, other, {theirs: ours for ours, theirs in found.pairs.items()})
+    alone = {base: [n for n in found.ours_alone if n not in pairs],
+             regional: [n for n in found.theirs_alone if n not in written_twice]}  # fmt: skip
+    if any(alone.values()):
+        told = (f"only in {side}: {some(names)}" for side, names in alone.items() if names)
+        raise InputError(f"tensors without a counterpart: {'; '.join(told)}", hint)
+    wrong = []
+    for name, theirs in pairs.items():
+        ours, regional_entry = known[name], other[theirs]
+        if ours.shape != regional_entry.shape or ours.is_floating != regional_entry.is_floating:
+            wrong.append(f"{name} is {ours} and {regional_entry}")
+        elif not ours.is_floating and not same_bytes(ours, regional_entry):
+            wrong.append(f"{name} holds other whole numbers ({ours}), which cannot be mixed")
+    if wrong:
+        raise InputError(f"{len(wrong)} tensors do not fit between {base} and {regional}: {some(wrong)}", hint)
+    return pairs
+
+
+def _tied(alone: list[str], known: Mapping[str, Entry], pairs: Mapping[str, str]) -> dict[str, str]:
+    """Counterparts of tensors that one side writes twice and the other once, as an output layer tied to its inputs."""
+    found = {}
+    for name in (name for name in alone if name.endswith(TIED)):
+        for twin in (twin for twin in pairs if twin.endswith(TIED)):
+            if known[twin].shape == known[name].shape and same_bytes(known[twin], known[name]):
+                found[name] = pairs[twin]
+    return found
+
+
+def _check(base: Path, alphas: Iterable[float]) -> None:
+    for alpha in alphas:
+        if not 0 <= alpha <= 1:
+            raise InputError(f"alpha {alpha}: expected a number from 0 (global base) to 1 (region)")
+    if (base / CONFIG).is_file():  # which libraries would apply once more, to the merged weights
+        raise InputError(f"{base}: a base with an adapter in it ({CONFIG})", "give the base without adapter")
+
+
+# -------------------------------------------------------------------------------------------------------------- writing
+def _write(base: Path, known: Mapping[str, Entry], changes: Mapping[str, Lerp | Sum], out: Path) -> Merged:
+    """Writes a copy of a checkpoint folder with other values in some tensors; all or nothing."""
+    from tqdm import tqdm
+
+    files = sorted({entry.file for entry in known.values()})
+    size = sum(file.stat().st_size for file in files)
+    with completed(out) as hidden, tqdm(total=size, desc="merge", unit="B", unit_scale=True) as progress:
+        for file in files:
+            inside = [(entry, changes.get(name)) for name, entry in known.items() if entry.file == file]
+            inside.sort(key=lambda one: one[0].begin)
+            target = hidden / file.relative_to(base)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            _write_file(file, inside, target, progress.update)
+        for file in carried(base):  # last, so that nothing loads what a killed merge leaves
+            (hidden / file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(base / file, hidden / file)
+    return Merged(len(known), len(changes), size)
+
+
+@contextlib.contextmanager
+def completed(out: Path) -> Iterator[Path]:
+    """A hidden folder beside `out` that takes its place when the block ends well, and is removed when it does not.
+
+    Raises:
+        InputError: `out` is there already, or another process is writing it.
+    """
+    from filelock import FileLock, Timeout
+
+    if out.exists():
+        raise InputError(f"{out}: is there already", "give another --out, or remove it first")
+    hidden = out.with_name(f".{out.name}.partial")
+    hidden.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(hidden / LOCK, timeout=0)
     try:
-        for file in sorted(base.iterdir()):
-            if file.suffix in (".safetensors", *CARRIED):
-                shutil.copyfile(file, partial / file.name)
-        for file, names in _by_file(known):
-            with (partial / file.name).open("r+b") as stream:
-                mapped = mmap.mmap(stream.fileno(), 0)
-            for name in names:
-                view = _tensor(mapped, known[name])
-                if (new := change(name, view)) is not None:
-                    view.copy_(new)
-        shutil.rmtree(out, ignore_errors=True)
-        os.replace(partial, out)
+        lock.acquire()
+    except Timeout as err:
+        raise InputError(f"{out}: another process is writing it", "wait for it, or give another --out") from err
+    try:
+        for left in hidden.iterdir():  # by a killed process
+            if left.name != LOCK:
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
+        yield hidden
+        lock.release()
+        (hidden / LOCK).unlink(missing_ok=True)
+        hidden.rename(out)
     except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
+        lock.release()
+        shutil.rmtree(hidden, ignore_errors=True)
         raise
 
 
-def _by_file(known: dict[str, Entry]) -> Iterator[tuple[Path, list[str]]]:
-    for file in sorted({entry.file for entry in known.values()}):
-        yield file, [name for name, entry in known.items() if entry.file == file]
+def _write_file(
+    source: Path, tensors: list[tuple[Entry, Lerp | Sum | None]], target: Path, done: Callable[[int], object]
+) -> None:
+    size = source.stat().st_size
+    mapped = Mapped()
+    with source.open("rb") as reader, target.open("wb") as writer:
+        _reserve(writer.fileno(), size)
+        local = threading.local()
+
+        def pieces() -> Iterator[Callable[[], int]]:
+            place = 0
+            for entry, change in tensors:
+                if change is None or entry.begin == entry.end:
+                    continue
+                yield from copies(place, entry.begin)
+                place = entry.end
+                yield from computed(entry, change)
+            yield from copies(place, size)
+
+        def copies(begin: int, end: int) -> Iterator[Callable[[], int]]:
+            for start in range(begin, end, COPIED):
+                yield partial(_copy, reader.fileno(), writer.fileno(), start, min(start + COPIED, end))
+
+        def computed(entry: Entry, change: Lerp | Sum) -> Iterator[Callable[[], int]]:
+            fill, step = _lerp(entry, change, mapped) if isinstance(change, Lerp) else _sum(entry, change, mapped)
+            values = (entry.end - entry.begin) // torch_dtype(entry.dtype).itemsize
+            for start in range(0, values, step):
+                yield partial(piece, entry, fill, start, min(start + step, values))
+
+        def piece(entry: Entry, fill: Fill, start: int, stop: int) -> int:
+            import torch
+
+            dtype = torch_dtype(entry.dtype)
+            count = (stop - start) * dtype.itemsize
+            if getattr(local, "buffer", None) is None or local.buffer.numel() < count:
+                local.buffer = torch.empty(max(count, PIECE * 4), dtype=torch.uint8)
+            room = local.buffer[:count]
+            fill(start, stop, room.view(dtype))
+            _write_all(writer.fileno(), memoryview(room.numpy()), entry.begin + start * dtype.itemsize)
+            mapped.give_back(entry, start, stop)
+            return count
+
+        _in_threads(pieces(), done)
+
+
+def _reserve(file: int, size: int) -> None:
+    """Makes room for a file, so that a full disk is met at once and not after an hour."""
+    try:
+        os.posix_fallocate(file, 0, size)
+    except (OSError, AttributeError) as err:  # not on every file system, and not on every system
+        if getattr(err, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        os.truncate(file, size)
+
+
+def _lerp(entry: Entry, change: Lerp, mapped: Mapped) -> tuple[Fill, int]:
+    """What computes pieces of a mixed tensor, and their length."""
+    import torch
+
+    dtype = torch_dtype(entry.dtype)
+
+    def fill(start: int, stop: int, room: "torch.Tensor") -> None:
+        ours, theirs = mapped.flat(entry, start, stop), mapped.flat(change.other, start, stop)
+        if change.alpha == 1:
+            room.copy_(theirs)
+        elif change.other.dtype == entry.dtype:
+            torch.lerp(ours, theirs, change.alpha, out=room)  # in fp32 and rounded once, also for bf16 and fp16
+        else:
+            wide = torch.promote_types(torch.promote_types(dtype, theirs.dtype), torch.float32)
+            room.copy_(torch.lerp(ours.to(wide), theirs.to(wide), change.alpha))
+        mapped.give_back(change.other, start, stop)
+
+    return fill, PIECE
+
+
+def _sum(entry: Entry, change: Sum, mapped: Mapped) -> tuple[Fill, int]:
+    """What computes pieces of a tensor with low-rank deltas added; a piece is whole rows of a weight."""
+    import torch
+
+    wide = torch.promote_types(torch_dtype(entry.dtype), torch.float32)
+    if len(entry.shape) == 1:  # the bias beside a weight
+        biases = [alpha * layer.scale * read(layer.bias).float() for layer, alpha in change if layer.bias]
+
+        def fill_bias(start: int, stop: int, room: "torch.Tensor") -> None:
+            room.copy_(sum((bias[start:stop] for bias in biases), mapped.flat(entry, start, stop).to(wide)))
+
+        return fill_bias, PIECE
+    terms = [(alpha * layer.scale, *layer.factors()) for layer, alpha in change]
+    width = terms[0][2].shape[1]
+
+    def fill(start: int, stop: int, room: "torch.Tensor") -> None:
+        total = mapped.flat(entry, start, stop).to(wide).view(-1, width)
+        for scale, up, down in terms:
+            total = total + (up[start // width : stop // width] @ down).mul_(scale)
+        room.copy_(total.view(-1))
+
+    return fill, max(PIECE // width, 1) * width
+
+
+def _in_threads(pieces: Iterator[Callable[[], int]], done: Callable[[int], object]) -> None:
+    """Runs all pieces, a few at a time; stops at the first error."""
+    import torch
+
+    lock, stop = threading.Lock(), threading.Event()
+
+    def work() -> None:
+        torch.set_num_threads(1)  # of this thread: pieces are too small to share
+        try:
+            while not stop.is_set():
+                with lock:
+                    piece = next(pieces, None)
+                if piece is None:
+                    return
+                count = piece()
+                with lock:
+                    done(count)
+        except BaseException:
+            stop.set()
+            raise
+
+    before = torch.get_num_threads()
+    workers = min(THREADS, os.cpu_count() or 1)
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            for future in [pool.submit(work) for _ in range(workers)]:
+                future.result()
+        finally:
+            stop.set()
+            torch.set_num_threads(before)  # what threads that start later get
+
+
+def _copy(source: int, target: int, start: int, stop: int) -> int:
+    """Copies bytes between files, in the kernel where it can."""
+    place = start
+    while place < stop:
+        try:
+            count = os.copy_file_range(source, target, stop - place, place, place)
+        except (OSError, AttributeError):  # across some file systems, and not on every system
+            count = _write_all(target, memoryview(os.pread(source, min(stop - place, 2**20), place)), place)
+        if not count:
+            raise InputError("a file of the base became shorter while it was read", "fetch or write it again")
+        place += count
+    return stop - start
+
+
+def _write_all(target: int, data: memoryview, place: int) -> int:
+    written = 0
+    while written < len(data):
+        written += os.pwrite(target, data[written:], place + written)
+    return written

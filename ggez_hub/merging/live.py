@@ -1,62 +1,283 @@
-"""Turning alpha on a model in memory."""
+"""Turning alpha on a model in memory: adapters beside its weights, adapters merged into them, or two whole models.
 
-from collections.abc import Callable
+Each way gives a dial, a function that sets one alpha per adapter in place. Beside the weights a turn costs
+microseconds, and one batch can hold rows at different alphas (`blocks`); merged in, the model runs as fast as one
+without adapters, and a turn costs one pass over the weights that change.
+"""
+
+import contextlib
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ggez_hub.errors import InputError
-from ggez_hub.families.base import Loaded
-from ggez_hub.merging import checkpoints
-from ggez_hub.method import interpolate
+from ggez_hub.merging.adapters import LowRank, place, read_adapter
+from ggez_hub.merging.tensors import canonical, read, some
 
-Dial = Callable[[float], None]  # sets alpha
+if TYPE_CHECKING:
+    import torch
+
+Dial = Callable[..., None]  # sets alpha; with several adapters one number for each, in the order they came
+
+_blocks: ContextVar[Mapping[str, Sequence[float]] | None] = ContextVar("_blocks", default=None)
 
 
-def attach_adapter(loaded: Loaded, folder: Path, name: str = "regional") -> Dial:
-    """Puts a LoRA adapter on a base in memory; it stands at alpha = 1.
+# --------------------------------------------------------------------------------------------------- beside the weights
+def attach_adapter(model: Any, folder: Path, name: str = "regional") -> tuple[Any, Dial]:
+    """Puts a LoRA adapter on a base in memory, or on one that has others; it stands at alpha = 1.
 
-    Scaling a LoRA is the linear merge, exactly: theta(alpha) = base + alpha * s * BA (paper, section 4.2).
+    Scaling a LoRA is the linear merge, exactly: theta(alpha) = base + alpha * s * BA (paper, section 4.2). The sum of
+    several is the exact sum of their deltas.
+
+    Args:
+        model: A torch module; one of transformers becomes a PeftModel, others get their layers in place.
+        folder: The adapter, in PEFT's format.
+        name: What PEFT calls it; another for every adapter of a model.
+
+    Returns:
+        The model, and the dial of this adapter.
 
     Raises:
         InputError: The adapter is damaged, or made for another base.
     """
-    from peft import PeftModel, get_peft_model_state_dict
-    from peft.tuners.lora import LoraLayer
+    from peft import PeftConfig, PeftModel, get_peft_model, inject_adapter_in_model, set_peft_model_state_dict
+    from peft.tuners.lora import Conv2d, Linear, LoraLayer
+    from peft.tuners.tuners_utils import check_target_module_exists
+    from transformers import PreTrainedModel
 
-    _, parts = checkpoints.read_adapter(folder)
-    try:
-        loaded.model = PeftModel.from_pretrained(loaded.model, folder, adapter_name=name).eval()
-    except (RuntimeError, ValueError) as err:
-        if not ("size mismatch" in str(err) or "target modules" in str(err).lower()):
-            raise
-        raise InputError(f"{folder}: the adapter does not fit the base {loaded.folder}: {err}") from err
-    # PEFT is silent about tensors that find no place, and leaves layers without tensors at random.
-    placed = get_peft_model_state_dict(loaded.model, adapter_name=name, save_embedding_layers=False)
-    if orphans := sorted(parts.keys() ^ placed.keys()):
-        raise InputError(
-            f"{folder}: the adapter does not fit the base {loaded.folder}: {len(orphans)} tensors are only in one of "
-            f"them: {', '.join(orphans[:5])}"
-        )
-    layers = [module for module in loaded.model.modules() if isinstance(module, LoraLayer)]
+    layers = read_adapter(folder)
+    _check_modules(model, layers, folder)
+    shapes = {n: tuple(p.shape) for n, p in model.named_parameters() if ".lora_" not in n}
+    base = model.get_base_model() if isinstance(model, PeftModel) else model
+    called = getattr(model, "name_or_path", None) or type(model).__name__
+    placed = {
+        weight.removesuffix(".weight").removesuffix(".base_layer").removeprefix("base_model.model."): layer
+        for weight, layer in place(layers, shapes, folder, called).items()
+    }
+    config: Any = PeftConfig.from_pretrained(str(folder))
+    meant = (n for n, m in base.named_modules() if hasattr(m, "weight") and check_target_module_exists(config, n))
+    if empty := sorted(set(meant) - placed.keys()):
+        raise InputError(f"{folder}: does not fit the base {called}: has nothing for {some(empty)}",
+                         "the adapter belongs to another base")  # fmt: skip
+    # Given to PEFT by their names in this model, so that nothing depends on how its versions match names.
+    config.target_modules = "|".join(re.escape(module) for module in placed)
+    config.rank_pattern = {re.escape(module): layer.rank for module, layer in placed.items()}
+    config.alpha_pattern = {re.escape(module): layer.scale * layer.rank for module, layer in placed.items()}
+    config.base_model_name_or_path = None  # PEFT warns where it is not this folder
+    config.use_rslora, config.init_lora_weights, config.inference_mode = False, True, True
+    if isinstance(model, PeftModel):
+        model.add_adapter(name, config)
+    elif isinstance(model, PreTrainedModel):
+        model = get_peft_model(model, config, name)
+    else:
+        inject_adapter_in_model(config, model, name)
+    factors = {f"base_model.model.{module}.{key}": read(entry)
+               for module, layer in placed.items() for key, entry in layer.parts().items()}  # fmt: skip
+    set_peft_model_state_dict(model, factors, name)
+    model.eval()
+    own: list[Any] = [m for m in model.modules() if isinstance(m, LoraLayer) and name in m.scaling]
+    for layer in own:
+        layer.requires_grad_(False)
+        layer.set_adapter(list(layer.scaling), inference_mode=True)  # all at once, or PEFT would use the last alone
+        layer.ggez_scales = getattr(layer, "ggez_scales", {}) | {name: layer.scaling[name]}
+        if type(layer) in (Linear, Conv2d):
+            layer.forward = partial(_forward, layer)
+    turned = [(layer.scaling, layer.scaling[name]) for layer in own]
 
     def dial(alpha: float) -> None:
-        for layer in layers:
-            layer.set_scale(name, alpha)
+        for scaling, full in turned:
+            scaling[name] = alpha * full
+
+    return model, dial
+
+
+def _check_modules(model: Any, layers: Mapping[str, LowRank], folder: Path) -> None:
+    """Refuses layers whose LoRA torch would never apply, or that PEFT applies twice."""
+    from torch.nn import MultiheadAttention
+
+    packed = tuple(
+        canonical(name) + "." for name, module in model.named_modules() if isinstance(module, MultiheadAttention)
+    )
+    if inside := [module for module in layers if f"{canonical(module)}.".startswith(packed)]:
+        raise InputError(
+            f"{folder}: has a LoRA on {inside[0]}, inside an attention of torch, which reads its weights directly",
+            "such a LoRA is left out, or applied twice; train on the other layers",
+        )
+
+
+def takes_blocks(model: Any) -> bool:
+    """Whether all of a model's adapters are on layers that `blocks` reaches: linear ones and convolutions."""
+    from peft.tuners.lora import Conv2d, Linear, LoraLayer
+
+    return all(type(module) in (Linear, Conv2d) for module in model.modules() if isinstance(module, LoraLayer))
+
+
+@contextlib.contextmanager
+def blocks(alphas: Mapping[str, Sequence[float]]) -> Iterator[None]:
+    """Runs batches at several alphas at once, without changing anything that other threads see.
+
+    Inside, a batch holds as many equal blocks of rows as there are alphas, one block after the other; the first block
+    runs at the first alpha, and so on.
+
+    Args:
+        alphas: For every adapter, by name, the alpha of each block.
+    """
+    if len({len(values) for values in alphas.values()}) != 1:
+        raise InputError("several alphas in one batch: expected as many for every adapter")
+    token = _blocks.set(alphas)
+    try:
+        yield
+    finally:
+        _blocks.reset(token)
+
+
+def _forward(layer: Any, x: "torch.Tensor", *args: Any, **kwargs: Any) -> "torch.Tensor":
+    """What PEFT's LoRA layers compute, at the alphas of `blocks` if any are set, and faster without gradients."""
+    import torch
+    from peft.tuners.lora import Linear
+
+    chosen = _blocks.get()
+    active = [] if layer.disable_adapters else [name for name in layer.active_adapters if name in layer.lora_A]
+    if chosen is not None and (layer.merged or not chosen.keys() >= set(active)):
+        raise InputError("several alphas in one batch: expected them for every adapter, and none merged")
+    trains = torch.is_grad_enabled() and any(p.requires_grad for p in (x, *layer.parameters()))
+    if layer.merged or not active or args or kwargs or trains or layer.training:
+        if chosen is not None and active:
+            raise InputError("several alphas in one batch are for inference: use torch.inference_mode() and eval()")
+        return type(layer).forward(layer, x, *args, **kwargs)  # type: ignore[no-any-return]
+    if chosen is None:
+        scales = {name: [layer.scaling[name]] for name in active}
+    else:
+        scales = {name: [alpha * layer.ggez_scales[name] for alpha in chosen[name]] for name in active}
+    if type(layer) is Linear and all(layer.lora_B[name].bias is None for name in active):
+        return _linear(layer, x, scales)
+    result: torch.Tensor = layer.base_layer(x)
+    for name, values in scales.items():
+        if any(values):  # else it is the base, bit for bit
+            down, up = layer.lora_A[name], layer.lora_B[name]
+            result = result + _scaled(up(down(x.to(down.weight.dtype))), values).to(result.dtype)
+    return result
+
+
+def _linear(layer: Any, x: "torch.Tensor", scales: Mapping[str, list[float]]) -> "torch.Tensor":
+    """A linear layer with each block of rows at scales of its own."""
+    from torch.nn import functional
+
+    result: torch.Tensor = layer.base_layer(x)
+    for name, values in scales.items():
+        if not any(values):
+            continue  # the base, bit for bit
+        down, up = layer.lora_A[name].weight, layer.lora_B[name].weight
+        inner = functional.linear(x.to(down.dtype), down)  # a few numbers per row: the cheapest place to scale
+        if down.dtype == result.dtype and result.is_contiguous():
+            inner, scale = (inner, values[0]) if len(values) == 1 else (_scaled(inner, values), 1.0)
+            result.view(-1, result.shape[-1]).addmm_(inner.view(-1, inner.shape[-1]), up.T, alpha=scale)
+        else:
+            result = result + functional.linear(_scaled(inner, values), up).to(result.dtype)
+    return result
+
+
+def _scaled(values: "torch.Tensor", scales: Sequence[float]) -> "torch.Tensor":
+    """Multiplies each block of rows with its scale."""
+    import torch
+
+    count = len(scales)
+    if values.shape[0] % count:
+        raise InputError(f"a batch of {values.shape[0]} rows cannot be cut into {count} equal blocks, one per alpha")
+    factors = torch.tensor(scales, dtype=values.dtype, device=values.device)
+    return (values.reshape(count, -1) * factors[:, None]).view(values.shape)
+
+
+# -------------------------------------------------------------------------------------------------- merged, and in full
+def merge_in_place(model: Any, adapters: Sequence[Path]) -> Dial:
+    """Holds adapters merged into a base in memory, for full inference speed; it stands at alpha = 0.
+
+    Every turn starts from a copy of the base's weights, so nothing drifts: at 0 they are the base's, bit for bit.
+
+    Args:
+        model: A torch module without adapters.
+        adapters: Folders in PEFT's format.
+
+    Returns:
+        The dial: one number per adapter.
+
+    Raises:
+        InputError: An adapter is damaged, or made for another base.
+    """
+    import torch
+
+    parameters = dict(model.named_parameters())
+    shapes = {name: tuple(parameter.shape) for name, parameter in parameters.items()}
+    terms: dict[str, list[tuple[int, float, torch.Tensor, torch.Tensor]]] = {}  # which adapter, its scale, up, down
+    for i, folder in enumerate(adapters):
+        for name, layer in place(read_adapter(folder), shapes, folder, "the base").items():
+            terms.setdefault(name, []).append((i, layer.scale, *layer.factors()))
+            if layer.bias:
+                beside = name.removesuffix("weight") + "bias"
+                terms.setdefault(beside, []).append(
+                    (i, layer.scale, read(layer.bias).float()[:, None], torch.ones(1, 1))
+                )
+    turned = []
+    for name, parts in terms.items():
+        weight = parameters[name].detach()
+        down = torch.cat([part[3] for part in parts]).to(weight.device)
+        turned.append((weight, weight.clone(), down, [(i, scale, up.to(weight.device)) for i, scale, up, _ in parts]))
+
+    def dial(*alphas: float) -> None:
+        with torch.no_grad():
+            for weight, base, down, parts in turned:
+                if not any(alphas[i] for i, _, _ in parts):
+                    weight.copy_(base)
+                    continue
+                up = torch.cat([up * (alphas[i] * scale) for i, scale, up in parts], dim=1)
+                _add_product(base.view(len(base), -1), up, down, weight.view(len(base), -1))
 
     return dial
 
 
-def between(loaded: Loaded, regional: Any) -> Dial:
-    """Interpolates a base in memory to a fully trained model of the same shape; it stands at alpha = 0."""
+def _add_product(base: "torch.Tensor", up: "torch.Tensor", down: "torch.Tensor", out: "torch.Tensor") -> None:
+    """``out = base + up @ down``, computed in fp32 and rounded once."""
     import torch
 
-    parameters = dict(loaded.model.named_parameters())
-    base = {name: parameter.detach().clone() for name, parameter in parameters.items()}
-    other = {name: parameter.detach() for name, parameter in regional.named_parameters()}
+    if base.dtype == torch.float32:
+        torch.mm(up, down, out=out)
+        out += base
+        return
+    step = max(2**22 // base.shape[1], 1)  # rows; a whole matrix in fp32 could be large
+    for start in range(0, len(base), step):
+        rows = slice(start, start + step)
+        out[rows] = base[rows] + up[rows] @ down  # bf16 + fp32 is fp32
+
+
+def between(model: Any, regional: Any) -> Dial:
+    """Interpolates a base in memory to a fully trained model of the same shape; it stands at alpha = 0.
+
+    Only tensors that differ take part. Buffers that are kept on disk count as tensors.
+
+    Raises:
+        InputError: The two differ in more than the values of their floating-point tensors.
+    """
+    import torch
+
+    ours, theirs = model.state_dict(), regional.state_dict()
+    if ours.keys() != theirs.keys():
+        raise InputError(
+            f"the models do not hold the same tensors: {', '.join(sorted(ours.keys() ^ theirs.keys())[:5])}"
+        )
+    turned: dict[int, tuple[torch.Tensor, ...]] = {}
+    for name, tensor in ours.items():
+        if torch.equal(tensor, theirs[name]):
+            continue
+        if not tensor.is_floating_point() or tensor.shape != theirs[name].shape:
+            raise InputError(f"{name}: {tensor.dtype} values differ, and cannot be mixed")
+        turned.setdefault(tensor.data_ptr(), (tensor, tensor.clone(), theirs[name].to(tensor)))  # tied ones once
 
     def dial(alpha: float) -> None:
         with torch.no_grad():
-            for name, parameter in parameters.items():
-                parameter.copy_(interpolate(base[name], other[name], alpha))
+            for tensor, low, high in turned.values():
+                torch.lerp(low, high, alpha, out=tensor)
 
     return dial

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from ggez_hub import families, hub
+from ggez_hub import hub
 from ggez_hub.merging import checkpoints
 from ggez_hub.runs import Run, read_json
 from ggez_hub.schema import Recipe
@@ -32,5 +32,4 @@ def run(recipe: Recipe, run: Run, folder: Path) -> None:
     if recipe.train.method == "full":
         checkpoints.merge_full(base, train / "model", alpha, folder / "model")
     else:
-        tensor_name = families.get(recipe.family).tensor_name
-        checkpoints.merge_adapter(base, train / "adapter", alpha, folder / "model", tensor_name)
+        checkpoints.merge_adapters(base, {train / "adapter": alpha}, folder / "model")

@@ -12,7 +12,7 @@ PROCESSOR_FILES = ("*token*", "*processor*", "*.jinja", "vocab*", "merges.txt", 
 
 
 def layout(recipe: Recipe, run: Run, artefact: str) -> dict[str, Path]:
-    """The files of a repository: name at its root -> where it lies in the folder of a complete run."""
+    """The files of a repository: path in it -> where it lies in the folder of a complete run."""
     files: dict[str, Path] = {}
     if artefact == "adapter":
         base = hub.base_folder(recipe.base, run)
@@ -20,7 +20,7 @@ def layout(recipe: Recipe, run: Run, artefact: str) -> dict[str, Path]:
         folder = run.stage("train") / "adapter"
     else:
         folder = run.stage("merge") / "model"
-    files |= {p.name: p for p in sorted(folder.iterdir())}
+    files |= {p.relative_to(folder).as_posix(): p for p in sorted(folder.rglob("*")) if p.is_file()}
     files |= {"results.json": run.stage("sweep") / "results.json", "parity.png": run.stage("sweep") / "parity.png"}
     return files | {p.name: p for p in sorted((run.stage("card") / artefact).iterdir())}
 
@@ -61,6 +61,7 @@ def _mirror(files: dict[str, Path], repository: Path) -> bool:
     partial.mkdir(parents=True)
     try:
         for name, file in files.items():
+            (partial / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, partial / name)
         shutil.rmtree(repository, ignore_errors=True)
         partial.rename(repository)

@@ -1,19 +1,23 @@
 """sweep: measures every alpha on both sides, and chooses one (paper, section 4.2)."""
 
+import functools
+import hashlib
+import json
+import shutil
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ggez_hub import families, hub, kof, method
 from ggez_hub.data import readers
-from ggez_hub.families.base import Query
+from ggez_hub.families.base import Loaded, Query
 from ggez_hub.merging import live
 from ggez_hub.recipes import load_benchmark
 from ggez_hub.registry import load_region
-from ggez_hub.runs import Run, write_json
-from ggez_hub.schema import Recipe
-from ggez_hub.scoring import statistics
+from ggez_hub.runs import Run, versions, write_json
+from ggez_hub.schema import Recipe, Sweep
+from ggez_hub.scoring import search, statistics
 from ggez_hub.scoring.questions import Question, questions
 from ggez_hub.scoring.statistics import Answers
 
@@ -51,69 +55,185 @@ def run(recipe: Recipe, run: Run, folder: Path) -> None:
     from tqdm import tqdm
 
     region = load_region(recipe.region)
-    sides = {"global": recipe.sweep.global_, "regional": recipe.sweep.regional}
     asked = {
         name: questions(load_benchmark(name), region, recipe.data.path)
-        for name in tqdm([*sides["global"], *sides["regional"]], desc="questions", unit=" benchmark")
+        for name in tqdm([*recipe.sweep.global_, *recipe.sweep.regional], desc="questions", unit=" benchmark")
     }
-    predictions = _predict(recipe, run, asked)
-    answers = {
-        split: {side: [_answers(name, asked[name][split], predictions[name][split]) for name in names]
-                for side, names in sides.items()}
-        for split in ("selection", "test")
-        if all(split in asked[name] for name in asked)
-    }  # fmt: skip
-    results = _results(recipe, run.folder.name, answers, asked)
+    measured, rounds = _measure(recipe, asked, _asker(recipe, run, asked))
+    results = _results(recipe, run.folder.name, measured, asked, rounds)
     write_json(folder / "results.json", results)
-    _write_predictions(folder / "predictions.parquet", recipe, asked, predictions)
+    _write_predictions(folder / "predictions.parquet", asked, measured)
     plot(results, folder / "parity.png")
 
 
 Asked = dict[str, dict[str, list[Question]]]  # benchmark: split: questions
-Predicted = dict[str, dict[str, "np.ndarray"]]  # benchmark: split: int [alphas, questions]
+Chosen = dict[tuple[str, str], "np.ndarray"]  # (benchmark, split): place of the option chosen, int32 [questions]
+Measured = dict[float, Chosen]  # by alpha, rising
 
 
-def _predict(recipe: Recipe, run: Run, asked: Asked) -> Predicted:
-    """The option chosen for every question at every alpha."""
-    import numpy as np
+# ----------------------------------------------------------------------------------------------------------- measuring
+def _measure(recipe: Recipe, asked: Asked, ask: Callable[[float], Chosen]) -> tuple[Measured, int]:
+    """Measures the alphas of the recipe, then those that `refine` asks for; returns also how often it asked."""
     from tqdm import tqdm
 
+    measured: Measured = {}
+    wanted, rounds = list(recipe.sweep.alphas), 0
+    with tqdm(total=len(wanted), desc="sweep", unit=" alpha") as progress:
+        while True:
+            for alpha in wanted:
+                measured[alpha] = ask(alpha)
+                progress.update()
+            measured = dict(sorted(measured.items()))
+            wanted = _refined(recipe, asked, measured) if recipe.sweep.search == "refine" else []
+            if not wanted:
+                return measured, rounds
+            rounds += 1
+            progress.total += len(wanted)
+            progress.set_description(f"sweep, refining at {', '.join(f'{alpha:g}' for alpha in wanted)}")
+
+
+def _refined(recipe: Recipe, asked: Asked, measured: Measured) -> list[float]:
+    """The alphas to measure next."""
+    answers = _answers(recipe, asked, measured)
+    side = answers.get("selection", answers["test"])
+    globalization = _globalization(recipe)["value"]
+    points = _points(measured, side, globalization)
+    global_, regional = (part.mean(axis=0) for part in _replicates(recipe, side).values())
+    replicates: Any = method.grp(global_, regional, globalization)
+    sweep = recipe.sweep
+    return search.next_alphas(points, replicates, sweep.alphas, sweep.min_retention, sweep.resolution)
+
+
+def _asker(recipe: Recipe, run: Run, asked: Asked) -> Callable[[float], Chosen]:
+    """A function that answers all questions at an alpha; the model is asked only what it was never asked before."""
+    import numpy as np
+
+    folder = _kept_folder(recipe, run)
+    family = families.get(recipe.family)
+    model = functools.cache(lambda: _load(recipe, run))  # where nothing is left to ask, nothing is loaded
+    queries = {
+        (name, split): [Query(question.image, question.options) for question in part]
+        for name, splits in asked.items()
+        for split, part in splits.items()
+    }
+    hashes = {part: _hash(queries[part]) for part in queries}
+
+    def ask(alpha: float) -> Chosen:
+        files = {part: folder / f"{_sha256(f'{hashes[part]} {alpha}'.encode())}.npy" for part in queries}
+        found = {part: _kept(file, len(queries[part])) for part, file in files.items()}
+        chosen = {part: answers for part, answers in found.items() if answers is not None}
+        if missing := [part for part in queries if part not in chosen]:
+            loaded, dial = model()
+            dial(alpha)
+            scores = family.predict(loaded, [q for part in missing for q in queries[part]], recipe.sweep.batch_size)
+            best = np.array([scored.argmax() for scored in scores], np.int32)
+            borders = np.cumsum([len(queries[part]) for part in missing])[:-1]
+            for part, answers in zip(missing, np.split(best, borders), strict=True):
+                _keep(files[part], answers)
+                chosen[part] = answers
+        return chosen
+
+    return ask
+
+
+def _load(recipe: Recipe, run: Run) -> tuple[Loaded, Callable[[float], None]]:
+    """The base with the regional weights on it, and what sets alpha."""
     family = families.get(recipe.family)
     loaded = family.load(hub.base_folder(recipe.base, run))
     if recipe.train.method == "lora":
-        dial = live.attach_adapter(loaded, run.stage("train") / "adapter")
+        loaded.model, dial = live.attach_adapter(loaded.model, run.stage("train") / "adapter")
     else:
-        dial = live.between(loaded, family.load(run.stage("train") / "model").model)
-    parts = [(name, split, part) for name, splits in asked.items() for split, part in splits.items()]
-    queries = [Query(question.image, question.options) for _, _, part in parts for question in part]
-    chosen = []
-    for alpha in tqdm(recipe.sweep.alphas, desc="sweep", unit=" alpha"):
-        dial(alpha)
-        chosen.append([int(scores.argmax()) for scores in family.predict(loaded, queries, recipe.sweep.batch_size)])
-    borders = np.cumsum([len(part) for _, _, part in parts])[:-1]
-    result: Predicted = defaultdict(dict)
-    for (name, split, _), block in zip(parts, np.split(np.array(chosen), borders, axis=1), strict=True):
-        result[name][split] = block
-    return result
+        dial = live.between(loaded.model, family.load(run.stage("train") / "model").model)
+    return loaded, dial
 
 
-def _answers(name: str, asked: Sequence[Question], predicted: "np.ndarray") -> Answers:
+# --------------------------------------------------------------------------------------------------------- kept answers
+def _kept_folder(recipe: Recipe, run: Run) -> Path:
+    """Where the answers of this very model are kept, one file per benchmark and alpha; those of others are removed."""
+    parts = recipe.section("family") | {
+        "train": run.outputs_hash("train"),
+        "versions": versions(),
+        "batch_size": recipe.sweep.batch_size,  # it can change the last digit of a score
+    }
+    name = _sha256(json.dumps(parts | hub.base_files(recipe.base, run), sort_keys=True).encode())
+    folder = run.folder / ".answers" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    for other in folder.parent.iterdir():
+        if other != folder:
+            shutil.rmtree(other)
+    return folder
+
+
+def _hash(queries: Sequence[Query]) -> str:
+    """A hash of pictures and options, in their order."""
+    parts = (cast(bytes, query.image) + repr(query.options).encode() for query in queries)
+    return _sha256(b"".join(hashlib.sha256(part).digest() for part in parts))
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _kept(path: Path, count: int) -> "np.ndarray | None":
+    """Kept answers, or None if there are none or the file is damaged."""
     import numpy as np
 
-    # Every benchmark numbers its own rows, but questions of one picture have one id, which makes them one cluster.
-    return Answers(name, [q.id for q in asked], predicted == np.array([q.answer for q in asked]))
+    try:
+        found = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    return found if found.shape == (count,) and found.dtype == np.int32 else None
 
 
-def _results(recipe: Recipe, name: str, answers: dict[str, dict[str, Side]], asked: Asked) -> dict[str, Any]:
+def _keep(path: Path, answers: "np.ndarray") -> None:
+    import numpy as np
+
+    temporary = path.with_suffix(".partial")
+    try:
+        with temporary.open("wb") as file:
+            np.save(file, answers, allow_pickle=False)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+# -------------------------------------------------------------------------------------------------------------- results
+def _answers(recipe: Recipe, asked: Asked, measured: Measured) -> dict[str, dict[str, Side]]:
+    """Which questions were answered right: split, side, one entry per benchmark."""
+    import numpy as np
+
+    def answers(name: str, split: str) -> Answers:
+        part = asked[name][split]
+        chosen = np.stack([at_alpha[name, split] for at_alpha in measured.values()])
+        # Every benchmark numbers its own rows, but questions of one picture have one id, which makes them one cluster.
+        return Answers(name, [q.id for q in part], chosen == np.array([q.answer for q in part]))
+
+    sides = {"global": recipe.sweep.global_, "regional": recipe.sweep.regional}
+    return {
+        split: {side: [answers(name, split) for name in names] for side, names in sides.items()}
+        for split in ("selection", "test")
+        if all(split in asked[name] for name in asked)
+    }
+
+
+def _replicates(recipe: Recipe, answers: Mapping[str, Side]) -> dict[str, "np.ndarray"]:
+    """Bootstrap replicates of each side: [benchmarks, resamples, alphas]."""
+    return {
+        side: statistics.resample(part, recipe.sweep.resamples, recipe.seed + i)
+        for i, (side, part) in enumerate(answers.items())
+    }
+
+
+def _results(recipe: Recipe, name: str, measured: Measured, asked: Asked, rounds: int) -> dict[str, Any]:
     """The contents of results.json."""
     sweep = recipe.sweep
     globalization = _globalization(recipe)
+    answers = _answers(recipe, asked, measured)
     test = answers["test"]
-    replicates = {
-        side: statistics.resample(test[side], sweep.resamples, recipe.seed + i) for i, side in enumerate(test)
-    }
-    points = _points(recipe, test, globalization["value"])
-    selection = _points(recipe, answers.get("selection", test), globalization["value"])
+    replicates = _replicates(recipe, test)
+    points, selection = (
+        _points(measured, side, globalization["value"]) for side in (test, answers.get("selection", test))
+    )
     chosen, best = method.choose_alpha(selection, sweep.min_retention)
     for i, point in enumerate(points):
         point["benchmarks"] = {
@@ -140,14 +260,25 @@ def _results(recipe: Recipe, name: str, answers: dict[str, dict[str, Side]], ask
         "min_retention": sweep.min_retention,
         "selection_apart": "selection" in answers,
         "synthetic": all(load_benchmark(benchmark).synthetic for benchmark in asked),
+    } | ({"search": _search(sweep, len(measured), rounds)} if sweep.search == "refine" else {})
+
+
+def _search(sweep: Sweep, evaluations: int, rounds: int) -> dict[str, Any]:
+    """What refining took, beside a grid of the same step."""
+    return {
+        "method": sweep.search,
+        "resolution": sweep.resolution,
+        "evaluations": evaluations,  # those kept from earlier sweeps count as well
+        "grid_evaluations": search.grid_size(sweep.resolution),
+        "rounds": rounds,
     }
 
 
-def _points(recipe: Recipe, side: dict[str, Side], globalization: float) -> list[dict[str, Any]]:
+def _points(alphas: Iterable[float], side: dict[str, Side], globalization: float) -> list[dict[str, Any]]:
     global_, regional = statistics.quality(side["global"]), statistics.quality(side["regional"])
     return [
         {"alpha": alpha, "global": float(g), "regional": float(r), "grp": method.grp(float(g), float(r), globalization)}
-        for alpha, g, r in zip(recipe.sweep.alphas, global_, regional, strict=True)
+        for alpha, g, r in zip(alphas, global_, regional, strict=True)
     ]
 
 
@@ -184,7 +315,7 @@ def _by(asked: Sequence[Question], correct: "np.ndarray") -> dict[str, dict[str,
     return result
 
 
-def _write_predictions(path: Path, recipe: Recipe, asked: Asked, predicted: Predicted) -> None:
+def _write_predictions(path: Path, asked: Asked, measured: Measured) -> None:
     """Every answer to every question, so that every number can be traced."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -202,10 +333,21 @@ def _write_predictions(path: Path, recipe: Recipe, asked: Asked, predicted: Pred
         }
         for name, splits in asked.items()
         for split, part in splits.items()
-        for alpha, choices in zip(recipe.sweep.alphas, predicted[name][split], strict=True)
-        for question, choice in zip(part, choices, strict=True)
+        for alpha, chosen in measured.items()
+        for question, choice in zip(part, chosen[name, split], strict=True)
     ]
     pq.write_table(pa.Table.from_pylist(rows), path, compression="zstd")
+
+
+def _labelled(points: list[dict[str, Any]], chosen: float) -> list[dict[str, Any]]:
+    """The points whose alphas find room in the plot: the ends and the choice, then the others from the left."""
+    spans = {key: max(p[key] for p in points) - min(p[key] for p in points) or 1.0 for key in ("global", "regional")}
+    shown: list[dict[str, Any]] = []
+    for point in sorted(points, key=lambda p: p["alpha"] not in (0, chosen, 1)):
+        distances = (sum(((point[key] - other[key]) / span) ** 2 for key, span in spans.items()) for other in shown)
+        if all(distance > 0.045**2 for distance in distances):
+            shown.append(point)
+    return shown
 
 
 def plot(results: dict[str, Any], path: Path) -> None:
@@ -228,7 +370,7 @@ def plot(results: dict[str, Any], path: Path) -> None:
     left.set(xlabel="regional α (0 = global base, 1 = region)", ylabel="quality", ylim=(0, 1))
     left.legend()
     right.plot([p["global"] for p in points], [p["regional"] for p in points], "o-", color="#6a1b9a")
-    for p in points:
+    for p in _labelled(points, chosen["alpha"]):
         right.annotate(f"{p['alpha']:g}", (p["global"], p["regional"]), textcoords="offset points", xytext=(5, 5))
     right.plot(chosen["global"], chosen["regional"], "*", color="#2e7d32", markersize=16, label="chosen")
     if results["min_retention"] is not None:

@@ -14,7 +14,7 @@ from PIL import Image
 
 from ggez_hub import families, registry
 from ggez_hub.families.base import Family, Loaded, Query, Row
-from ggez_hub.merging import checkpoints
+from ggez_hub.merging import live, tensors
 
 NAMES = sorted(registry.files("families"))
 LOSSES = [(name, loss) for name in NAMES for loss in families.get(name).LOSSES]
@@ -72,7 +72,7 @@ def gradients(
 
 # -------------------------------------------------------------------------------------------------------------- loading
 def test_tiny_model_is_safetensors_and_loads_ready_to_predict(name: str, folder: Path) -> None:
-    assert checkpoints.entries(folder)
+    assert tensors.entries(folder)
     assert not [path for path in folder.rglob("*") if path.suffix in (".bin", ".pt", ".pkl", ".py")]
     loaded = families.get(name).load(folder)
     assert loaded.folder == folder
@@ -155,10 +155,13 @@ def test_only_numbered_layers_get_a_lora(name: str, folder: Path) -> None:
 
 def test_every_target_has_a_tensor_on_disk(name: str, folder: Path) -> None:
     family = families.get(name)
-    known = checkpoints.entries(folder)
-    for module, layer in family.load(folder).model.named_modules():
-        if re.fullmatch(family.lora_targets(), module):
-            assert known[family.tensor_name(module) + ".weight"].shape == tuple(layer.weight.shape)
+    known = tensors.entries(folder)
+    modules = dict(family.load(folder).model.named_modules())
+    targets = [f"{module}.weight" for module in modules if re.fullmatch(family.lora_targets(), module)]
+    found = tensors.match(targets, known)
+    assert found.pairs.keys() == set(targets)
+    for target, on_disk in found.pairs.items():
+        assert known[on_disk].shape == tuple(modules[target.removesuffix(".weight")].weight.shape)
 
 
 # ----------------------------------------------------------------------------------------------------------- predicting
@@ -184,10 +187,10 @@ def test_every_query_gets_one_float32_score_per_option(name: str, folder: Path) 
     family = families.get(name)
     loaded, queries = family.load(folder), asked()
     found = family.predict(loaded, queries, 8)
-    assert [(scores.dtype, scores.shape) for scores in found] == [(np.float32, (len(q.options),)) for q in queries]
-    assert all(np.isfinite(scores).all() and len(set(scores)) > 1 for scores in found)
-    np.testing.assert_allclose(found[0][1:], found[2], rtol=0, atol=1e-5)  # same picture, same texts
-    assert np.abs(found[0] - found[3][::-1]).max() > 1e-4, "the picture makes no difference"
+    assert [(scores.dtype, scores.shape) for scores in found] == [(np.float32, (1, len(q.options))) for q in queries]
+    assert all(np.isfinite(scores).all() and len(set(scores[0])) > 1 for scores in found)
+    np.testing.assert_allclose(found[0][:, 1:], found[2], rtol=0, atol=1e-5)  # same picture, same texts
+    assert np.abs(found[0] - found[3][:, ::-1]).max() > 1e-4, "the picture makes no difference"
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 100])
@@ -202,6 +205,24 @@ def test_scores_do_not_depend_on_the_order_of_queries(name: str, folder: Path) -
     loaded, queries = family.load(folder), asked()
     same(family.predict(loaded, queries[::-1], 2)[::-1], family.predict(loaded, queries, 2))
     same([family.predict(loaded, [query], 2)[0] for query in queries], family.predict(loaded, queries, 2))
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 100])
+def test_one_batch_at_several_alphas_equals_a_pass_for_each(
+    name: str, folder: Path, tmp_path: Path, batch_size: int
+) -> None:
+    family = families.get(name)
+    with_lora(family, folder).model.save_pretrained(tmp_path / "adapter", save_embedding_layers=False)
+    loaded = family.load(folder)
+    loaded.model, dial = live.attach_adapter(loaded.model, tmp_path / "adapter", "region")
+    alphas = [0.0, 1.0, 0.3, 0.7, 0.3]
+    with live.blocks({"region": alphas}):
+        together = family.predict(loaded, asked(), batch_size, len(alphas))
+    assert all(scores.dtype == np.float32 for scores in together)
+    for i, alpha in enumerate(alphas):
+        dial(alpha)
+        same([scores[i : i + 1] for scores in together], family.predict(loaded, asked(), 8))
+    assert np.abs(together[0][0] - together[0][1]).max() > 1e-3, "alpha makes no difference"
 
 
 def test_pictures_may_be_paths_bytes_or_pil(name: str, folder: Path, tmp_path: Path) -> None:
@@ -220,9 +241,9 @@ def test_no_queries_and_no_options_give_no_scores(name: str, folder: Path) -> No
     family = families.get(name)
     loaded = family.load(folder)
     assert family.predict(loaded, [], 8) == []
-    assert [scores.shape for scores in family.predict(loaded, [Query(pictures()[0], [])], 8)] == [(0,)]
+    assert [scores.shape for scores in family.predict(loaded, [Query(pictures()[0], [])], 8)] == [(1, 0)]
     mixed = [Query(pictures()[0], []), Query(pictures()[1], TEXTS)]
-    assert [scores.shape for scores in family.predict(loaded, mixed, 8)] == [(0,), (4,)]
+    assert [scores.shape for scores in family.predict(loaded, mixed, 8)] == [(1, 0), (1, 4)]
 
 
 # ---------------------------------------------------------------------------------------------------------- the snippet

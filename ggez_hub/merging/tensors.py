@@ -1,0 +1,246 @@
+"""Tensors on disk: where they lie in safetensors files, read from checked headers, and what they are called."""
+
+import json
+import math
+import mmap
+import re
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ggez_hub.errors import InputError
+from ggez_hub.hub import FACTS
+from ggez_hub.runs import read_json
+
+if TYPE_CHECKING:
+    import torch
+
+MAX_HEADER = 100_000_000  # bytes, as the safetensors library
+DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64", "I32": "int32",
+          "I16": "int16", "I8": "int8", "U8": "uint8", "BOOL": "bool"}  # fmt: skip
+INDEX = ".safetensors.index.json"
+CARRIED = (".json", ".txt", ".jinja", ".model", ".yaml")  # configuration, tokenizer and processor files
+OURS = (FACTS, "results.json")  # what a published model says of itself holds for no other
+LICENCES = ("LICENSE", "LICENCE", "NOTICE")
+
+# Parts of names that come and go between a model in memory, its files, and versions of the libraries.
+WRAPPERS = frozenset({"base_model", "base_layer", "module", "model", "vision_model", "language_model"})
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Where a tensor lies in a safetensors file."""
+
+    file: Path
+    dtype: str
+    shape: tuple[int, ...]
+    begin: int  # from the start of the file
+    end: int
+
+    @property
+    def is_floating(self) -> bool:
+        """Whether its values can be mixed."""
+        return self.dtype in ("F64", "F32", "F16", "BF16")
+
+    def __str__(self) -> str:
+        return f"{self.dtype} {list(self.shape)}"
+
+
+def entries(folder: Path) -> dict[str, Entry]:
+    """All tensors of a checkpoint folder, sharded or not, by name.
+
+    Those in a sub-folder, such as the parts of a diffusers pipeline, have it in front: ``unet/conv_in.weight``.
+
+    Raises:
+        InputError: No safetensors files, a damaged one, or one that the index lists and that is not there.
+    """
+    files = _visible(folder, "*.safetensors")
+    if not files:
+        raise InputError(f"{folder}: no .safetensors file", "only safetensors checkpoints are read")
+    result: dict[str, Entry] = {}
+    for file in files:
+        inner = file.parent.relative_to(folder).as_posix()
+        for bare, entry in header(file).items():
+            name = bare if inner == "." else f"{inner}/{bare}"
+            if name in result:
+                raise InputError(
+                    f"{file}: tensor {name} is also in {result[name].file.name}", "give a folder with one copy of it"
+                )
+            result[name] = entry
+    for path in _visible(folder, f"*{INDEX}"):
+        index = read_json(path)
+        listed = index.get("weight_map") if isinstance(index, dict) else None
+        if not isinstance(listed, dict):
+            raise InputError(f"{path}: no weight_map, so not the index of a sharded checkpoint")
+        inside = "" if path.parent == folder else f"{path.parent.relative_to(folder).as_posix()}/"
+        missing = [name for name, file in listed.items()
+                   if (found := result.get(inside + name)) is None or found.file.name != file]  # fmt: skip
+        if missing:
+            raise InputError(
+                f"{path}: {len(missing)} tensors are not in the file it names: {some(missing)}", "fetch the rest"
+            )
+    return result
+
+
+def header(file: Path) -> dict[str, Entry]:
+    """The tensors of one safetensors file, none of which overlap or lie outside.
+
+    Raises:
+        InputError: The file is damaged, or has values of an unknown type.
+    """
+    size = file.stat().st_size
+
+    def damaged(why: str) -> InputError:
+        return InputError(f"{file}: damaged safetensors file: {why}", "fetch or write it again")
+
+    with file.open("rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        if size < 8 or length > min(size - 8, MAX_HEADER):
+            raise damaged(f"its header says {length} bytes, the file has {size}")
+        try:
+            found = {
+                name: Entry(file, info["dtype"], tuple(info["shape"]), *(8 + length + o for o in info["data_offsets"]))
+                for name, info in json.loads(stream.read(length)).items()
+                if name != "__metadata__"
+            }
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as err:
+            raise damaged(f"its header cannot be read ({err})") from err
+    place = 8 + length
+    for name, entry in sorted(found.items(), key=lambda item: (item[1].begin, item[1].end)):
+        if any(type(number) is not int or number < 0 for number in (*entry.shape, entry.begin, entry.end)):
+            raise damaged(f"tensor {name} has a shape or place that is not in whole numbers")
+        if not isinstance(entry.dtype, str) or entry.dtype not in DTYPES:
+            raise InputError(f"{file}: tensor {name} has dtype {entry.dtype}; known are {', '.join(DTYPES)}")
+        width = torch_dtype(entry.dtype).itemsize
+        if entry.begin != place or entry.end - entry.begin != math.prod(entry.shape) * width:
+            raise damaged(f"tensor {name} does not lie where it should")
+        place = entry.end
+    if place != size:
+        raise damaged(f"it should have {place} bytes and has {size}")
+    return found
+
+
+def torch_dtype(name: str) -> "torch.dtype":
+    """From the name that safetensors uses to torch's type."""
+    import torch
+
+    dtype: torch.dtype = getattr(torch, DTYPES[name])
+    return dtype
+
+
+def read(entry: Entry) -> "torch.Tensor":
+    """A tensor's values, in memory of their own."""
+    import torch
+
+    count = math.prod(entry.shape)
+    return (
+        Mapped().flat(entry, 0, count).view(entry.shape).clone()
+        if count
+        else torch.empty(entry.shape, dtype=torch_dtype(entry.dtype))
+    )
+
+
+def same_bytes(one: Entry, other: Entry) -> bool:
+    """Whether two tensors are the same, bit for bit."""
+    if one.dtype != other.dtype or one.end - one.begin != other.end - other.begin:
+        return False
+    with one.file.open("rb") as first, other.file.open("rb") as second:
+        first.seek(one.begin)
+        second.seek(other.begin)
+        for start in range(one.begin, one.end, 2**20):
+            count = min(2**20, one.end - start)
+            if first.read(count) != second.read(count):
+                return False
+    return True
+
+
+class Mapped:
+    """Files mapped for reading, whose pages are given back once they have been read."""
+
+    def __init__(self) -> None:
+        self._maps: dict[Path, mmap.mmap] = {}
+
+    def flat(self, entry: Entry, start: int, stop: int) -> "torch.Tensor":
+        """Values `start` to `stop` of a tensor, as a view into its file."""
+        import torch
+
+        dtype = torch_dtype(entry.dtype)
+        offset, data = entry.begin + start * dtype.itemsize, self._map(entry.file)
+        if len(data) < entry.end:
+            raise InputError(f"{entry.file}: became shorter while it was read", "fetch or write it again")
+        return torch.frombuffer(data, dtype=dtype, count=stop - start, offset=offset)
+
+    def give_back(self, entry: Entry, start: int, stop: int) -> None:
+        """Says that these values will not be read again; the kernel may take their pages."""
+        width = torch_dtype(entry.dtype).itemsize
+        first = (entry.begin + start * width) // mmap.PAGESIZE * mmap.PAGESIZE
+        if hasattr(mmap, "MADV_DONTNEED"):  # not on Windows
+            self._map(entry.file).madvise(mmap.MADV_DONTNEED, first, entry.begin + stop * width - first)
+
+    def _map(self, file: Path) -> mmap.mmap:
+        if file not in self._maps:
+            with file.open("rb") as stream:
+                # Private, so that torch takes it for writable and does not warn; nothing ever writes to it.
+                self._maps[file] = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY)
+        return self._maps[file]
+
+
+def carried(folder: Path) -> list[Path]:
+    """The files of a checkpoint folder that go with its tensors, relative to it: settings, tokenizers, licences."""
+    return [
+        path.relative_to(folder)
+        for path in _visible(folder, "*")
+        if (path.suffix in CARRIED or path.name.upper().startswith(LICENCES)) and path.name not in OURS
+    ]
+
+
+def _visible(folder: Path, pattern: str) -> list[Path]:
+    """Files anywhere in a folder, unless they or a folder on the way are hidden."""
+    found = (path for path in sorted(folder.rglob(pattern)) if path.is_file())
+    return [path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
+
+
+# ---------------------------------------------------------------------------------------------------------------- names
+def canonical(name: str) -> str:
+    """One form for the names of a tensor in memory, on disk, and in other versions of a library.
+
+    ``language_model.model.layers.0`` and ``model.language_model.layers.0`` (Gemma-3) are one layer, and so are
+    ``vision_tower.vision_model.encoder`` and ``vision_tower.encoder``; torch keeps the packed projection of its
+    attention in ``in_proj_weight``, which is ``in_proj.weight`` where it is a layer.
+    """
+    folder, _, name = name.rpartition("/")
+    kept = [part for part in name.split(".") if part not in WRAPPERS]
+    return (f"{folder}/" if folder else "") + re.sub(r"\bin_proj_(weight|bias)$", r"in_proj.\1", ".".join(kept))
+
+
+@dataclass
+class Matched:
+    """Which name of one side is which of the other."""
+
+    pairs: dict[str, str] = field(default_factory=dict)  # ours: theirs
+    ours_alone: list[str] = field(default_factory=list)
+    theirs_alone: list[str] = field(default_factory=list)
+
+
+def match(ours: Iterable[str], theirs: Iterable[str]) -> Matched:
+    """Pairs names that are equal, then those that are equal in their canonical form, if that is unambiguous."""
+    left, right = dict.fromkeys(ours), dict.fromkeys(theirs)
+    found = Matched({name: name for name in left if name in right})
+    forms: tuple[dict[str, list[str]], ...] = (defaultdict(list), defaultdict(list))
+    for names, other, form in ((left, right, forms[0]), (right, left, forms[1])):
+        for name in names:
+            if name not in other:
+                form[canonical(name)].append(name)
+    for key in forms[0].keys() & forms[1].keys():
+        if len(forms[0][key]) == len(forms[1][key]) == 1:
+            found.pairs[forms[0].pop(key)[0]] = forms[1].pop(key)[0]
+    found.ours_alone, found.theirs_alone = (sorted(n for names in form.values() for n in names) for form in forms)
+    return found
+
+
+def some(names: Iterable[str], most: int = 20) -> str:
+    """The first of many names."""
+    names = list(names)
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
