@@ -11,7 +11,6 @@ import shutil
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,14 +18,25 @@ from typing import TYPE_CHECKING
 
 from ggez_hub.errors import InputError
 from ggez_hub.merging.adapters import CONFIG, LowRank, place, read_adapter
-from ggez_hub.merging.tensors import Entry, Mapped, carried, entries, match, read, same_bytes, some, torch_dtype
+from ggez_hub.merging.tensors import (
+    Entry,
+    Mapped,
+    carried,
+    entries,
+    match,
+    read,
+    same_bytes,
+    some,
+    torch_dtype,
+    trained_part,
+)
+from ggez_hub.merging.threads import in_threads
 
 if TYPE_CHECKING:
     import torch
 
 PIECE = 2**19  # values computed at once
 COPIED = 2**26  # bytes copied at once
-THREADS = 8
 LOCK = ".lock"
 TIED = ("lm_head.weight", "embed_tokens.weight", "shared.weight", "wte.weight", "token_embedding.weight")
 
@@ -94,7 +104,7 @@ def merge_adapters(base: Path, adapters: Mapping[Path, float], out: Path) -> Mer
     """
     _check(base, adapters.values())
     known = entries(base)
-    inside = _trained_part(known)
+    inside = trained_part(known)
     shapes = {name.removeprefix(inside): entry.shape for name, entry in known.items() if name.startswith(inside)}
     sums: dict[str, Sum] = defaultdict(list)
     for adapter, alpha in adapters.items():
@@ -104,12 +114,6 @@ def merge_adapters(base: Path, adapters: Mapping[Path, float], out: Path) -> Mer
                 if layer.bias:
                     sums[inside + name.removesuffix("weight") + "bias"].append((layer, alpha))
     return _write(base, known, dict(sums), out)
-
-
-def _trained_part(known: Mapping[str, Entry]) -> str:
-    """The part of a diffusers pipeline that adapters are for; nothing for a checkpoint without parts."""
-    parts = {name.partition("/")[0] if "/" in name else "" for name in known}
-    return next((f"{part}/" for part in ("unet", "transformer") if part in parts and "" not in parts), "")
 
 
 def merge_full(base: Path, regional: Path, alpha: float, out: Path) -> Merged:
@@ -268,7 +272,7 @@ def _write_file(
             mapped.give_back(entry, start, stop)
             return count
 
-        _in_threads(pieces(), done)
+        in_threads(pieces(), done)
 
 
 def _reserve(file: int, size: int) -> None:
@@ -323,38 +327,6 @@ def _sum(entry: Entry, change: Sum, mapped: Mapped) -> tuple[Fill, int]:
         room.copy_(total.view(-1))
 
     return fill, max(PIECE // width, 1) * width
-
-
-def _in_threads(pieces: Iterator[Callable[[], int]], done: Callable[[int], object]) -> None:
-    """Runs all pieces, a few at a time; stops at the first error."""
-    import torch
-
-    lock, stop = threading.Lock(), threading.Event()
-
-    def work() -> None:
-        torch.set_num_threads(1)  # of this thread: pieces are too small to share
-        try:
-            while not stop.is_set():
-                with lock:
-                    piece = next(pieces, None)
-                if piece is None:
-                    return
-                count = piece()
-                with lock:
-                    done(count)
-        except BaseException:
-            stop.set()
-            raise
-
-    before = torch.get_num_threads()
-    workers = min(THREADS, os.cpu_count() or 1)
-    with ThreadPoolExecutor(workers) as pool:
-        try:
-            for future in [pool.submit(work) for _ in range(workers)]:
-                future.result()
-        finally:
-            stop.set()
-            torch.set_num_threads(before)  # what threads that start later get
 
 
 def _copy(source: int, target: int, start: int, stop: int) -> int:

@@ -9,7 +9,6 @@ Energy is the squared Frobenius norm. What a product B A keeps of the energy of 
 import inspect
 import math
 import re
-import shutil
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -20,15 +19,14 @@ from typing import TYPE_CHECKING, Any
 from ggez_hub import hub
 from ggez_hub.errors import InputError
 from ggez_hub.merging.adapters import CONFIG, WEIGHTS
-from ggez_hub.merging.checkpoints import pairs_of
-from ggez_hub.merging.tensors import Entry, entries, match, read, some, torch_dtype
+from ggez_hub.merging.checkpoints import completed, pairs_of
+from ggez_hub.merging.tensors import Entry, entries, match, read, some, torch_dtype, trained_part
 from ggez_hub.runs import read_json, write_json
 
 if TYPE_CHECKING:
     import torch
 
 REPORT = "extraction.json"
-TRAINED = ("unet", "transformer")  # the part of a diffusers pipeline that adapters are for
 EXACT = 1536  # columns up to which all singular vectors cost no more than a search for the leading ones
 SPARE = 10  # vectors searched for beyond those wanted
 CONVERGED = 5e-4  # relative gain of energy in one step at which a search ends
@@ -107,23 +105,14 @@ def extract(
         raise InputError(f"rank {rank}: expected 1 or more")
     if energy is not None and not 0 < energy <= 1:
         raise InputError(f"energy {energy}: expected a share above 0, up to 1")
-    if out.exists():
-        raise InputError(f"{out}: is there already", "give another --out, or remove it first")
     folders = hub.fetch(str(base)), hub.fetch(str(regional))
     name, revision = _called(base, folders[0])
-    hidden = out.with_name(f".{out.name}.partial")
-    shutil.rmtree(hidden, ignore_errors=True)
-    hidden.mkdir(parents=True)
-    try:
+    with completed(out) as hidden:
         config, tensors, report = _adapter(*folders, rank, energy)
         report = replace(report, base=name, regional=_called(regional, folders[1])[0])
         save_file(tensors, hidden / WEIGHTS, metadata={"format": "pt"})
         write_json(hidden / CONFIG, config | {"base_model_name_or_path": name, "revision": revision})
         write_json(hidden / REPORT, asdict(report))
-        hidden.rename(out)
-    except BaseException:
-        shutil.rmtree(hidden, ignore_errors=True)
-        raise
     return report
 
 
@@ -331,11 +320,10 @@ def _homes(base: Path, known: Mapping[str, Entry]) -> tuple[dict[str, _Home | st
 
     A tensor that is another one written twice, as a tied output layer can be, is not there.
     """
-    parts = {name.partition("/")[0] for name in known}
-    part = next((p for p in TRAINED if p in parts and all("/" in name for name in known)), None)
-    inside = {name.removeprefix(f"{part}/"): name for name in known if not part or name.startswith(f"{part}/")}
-    homes: dict[str, _Home | str] = dict.fromkeys(known, f"outside the {part}")
-    model = _skeleton(base / (part or ""))
+    part = trained_part(known)
+    inside = {name.removeprefix(part): name for name in known if name.startswith(part)}
+    homes: dict[str, _Home | str] = dict.fromkeys(known, f"outside the {part.rstrip('/')}")
+    model = _skeleton(base / part)
     if model is None:
         shapes = {bare: known[name] for bare, name in inside.items()}
         return homes | {name: _guess(bare, shapes) for bare, name in inside.items()}, None

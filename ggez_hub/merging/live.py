@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from ggez_hub.errors import InputError
 from ggez_hub.merging.adapters import LowRank, place, read_adapter
 from ggez_hub.merging.tensors import canonical, read, some
+from ggez_hub.merging.threads import in_threads
 
 if TYPE_CHECKING:
     import torch
@@ -44,8 +45,9 @@ def attach_adapter(model: Any, folder: Path, name: str = "regional") -> tuple[An
         InputError: The adapter is damaged, or made for another base.
     """
     from peft import PeftConfig, PeftModel, get_peft_model, inject_adapter_in_model, set_peft_model_state_dict
-    from peft.tuners.lora import Conv2d, Linear, LoraLayer
+    from peft.tuners.lora import LoraLayer
     from peft.tuners.tuners_utils import check_target_module_exists
+    from torch.nn import MultiheadAttention
     from transformers import PreTrainedModel
 
     layers = read_adapter(folder)
@@ -83,8 +85,10 @@ def attach_adapter(model: Any, folder: Path, name: str = "regional") -> tuple[An
         layer.requires_grad_(False)
         layer.set_adapter(list(layer.scaling), inference_mode=True)  # all at once, or PEFT would use the last alone
         layer.ggez_scales = getattr(layer, "ggez_scales", {}) | {name: layer.scaling[name]}
-        if type(layer) in (Linear, Conv2d):
-            layer.forward = partial(_forward, layer)
+        layer.forward = partial(_forward, layer)
+    for module in model.modules():
+        if isinstance(module, MultiheadAttention):  # none of ours; by frozen weights torch multiplies it far slower
+            module.requires_grad_(True)
     turned = [(layer.scaling, layer.scaling[name]) for layer in own]
 
     def dial(alpha: float) -> None:
@@ -137,9 +141,15 @@ def blocks(alphas: Mapping[str, Sequence[float]]) -> Iterator[None]:
 def _forward(layer: Any, x: "torch.Tensor", *args: Any, **kwargs: Any) -> "torch.Tensor":
     """What PEFT's LoRA layers compute, at the alphas of `blocks` if any are set, and faster without gradients."""
     import torch
-    from peft.tuners.lora import Linear
+    from peft.tuners.lora import Conv2d, Linear
 
     chosen = _blocks.get()
+    if type(layer) not in (Linear, Conv2d):
+        if chosen is not None:
+            raise InputError(
+                f"several alphas in one batch: not for a LoRA on {type(layer).__name__}", "ask for each alone"
+            )
+        return type(layer).forward(layer, x, *args, **kwargs)  # type: ignore[no-any-return]
     active = [] if layer.disable_adapters else [name for name in layer.active_adapters if name in layer.lora_A]
     if chosen is not None and (layer.merged or not chosen.keys() >= set(active)):
         raise InputError("several alphas in one batch: expected them for every adapter, and none merged")
@@ -226,14 +236,18 @@ def merge_in_place(model: Any, adapters: Sequence[Path]) -> Dial:
         down = torch.cat([part[3] for part in parts]).to(weight.device)
         turned.append((weight, weight.clone(), down, [(i, scale, up.to(weight.device)) for i, scale, up, _ in parts]))
 
-    def dial(*alphas: float) -> None:
+    def turn(i: int, alphas: Sequence[float]) -> int:
+        weight, base, down, parts = turned[i]
         with torch.no_grad():
-            for weight, base, down, parts in turned:
-                if not any(alphas[i] for i, _, _ in parts):
-                    weight.copy_(base)
-                    continue
-                up = torch.cat([up * (alphas[i] * scale) for i, scale, up in parts], dim=1)
+            if any(alphas[which] for which, _, _ in parts):
+                up = torch.cat([up * (alphas[which] * scale) for which, scale, up in parts], dim=1)
                 _add_product(base.view(len(base), -1), up, down, weight.view(len(base), -1))
+            else:
+                weight.copy_(base)
+        return 1
+
+    def dial(*alphas: float) -> None:
+        in_threads((partial(turn, i, alphas) for i in range(len(turned))), int)
 
     return dial
 
@@ -246,7 +260,7 @@ def _add_product(base: "torch.Tensor", up: "torch.Tensor", down: "torch.Tensor",
         torch.mm(up, down, out=out)
         out += base
         return
-    step = max(2**22 // base.shape[1], 1)  # rows; a whole matrix in fp32 could be large
+    step = max(2**20 // base.shape[1], 1)  # rows; a whole matrix in fp32 could be large
     for start in range(0, len(base), step):
         rows = slice(start, start + step)
         out[rows] = base[rows] + up[rows] @ down  # bf16 + fp32 is fp32

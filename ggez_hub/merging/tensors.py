@@ -187,6 +187,12 @@ class Mapped:
         return self._maps[file]
 
 
+def trained_part(names: Iterable[str]) -> str:
+    """The part of a diffusers pipeline that adapters are for, ``unet/``; nothing for a checkpoint without parts."""
+    parts = {name.partition("/")[0] if "/" in name else "" for name in names}
+    return next((f"{part}/" for part in ("unet", "transformer") if part in parts and "" not in parts), "")
+
+
 def carried(folder: Path) -> list[Path]:
     """The files of a checkpoint folder that go with its tensors, relative to it: settings, tokenizers, licences."""
     return [
