@@ -9,6 +9,7 @@ import contextlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 Dial = Callable[..., None]  # sets alpha; with several adapters one number for each, in the order they came
 
-_blocks: ContextVar[Mapping[str, Sequence[float]] | None] = ContextVar("_blocks", default=None)
+_blocks: ContextVar["Mapping[str, _Alphas] | None"] = ContextVar("_blocks", default=None)
 
 
 # --------------------------------------------------------------------------------------------------- beside the weights
@@ -131,7 +132,7 @@ def blocks(alphas: Mapping[str, Sequence[float]]) -> Iterator[None]:
     """
     if len({len(values) for values in alphas.values()}) != 1:
         raise InputError("several alphas in one batch: expected as many for every adapter")
-    token = _blocks.set(alphas)
+    token = _blocks.set({name: _Alphas(values) for name, values in alphas.items()})
     try:
         yield
     finally:
@@ -142,6 +143,7 @@ def _forward(layer: Any, x: "torch.Tensor", *args: Any, **kwargs: Any) -> "torch
     """What PEFT's LoRA layers compute, at the alphas of `blocks` if any are set, and faster without gradients."""
     import torch
     from peft.tuners.lora import Conv2d, Linear
+    from torch.nn import functional
 
     chosen = _blocks.get()
     if type(layer) not in (Linear, Conv2d):
@@ -158,47 +160,46 @@ def _forward(layer: Any, x: "torch.Tensor", *args: Any, **kwargs: Any) -> "torch
         if chosen is not None and active:
             raise InputError("several alphas in one batch are for inference: use torch.inference_mode() and eval()")
         return type(layer).forward(layer, x, *args, **kwargs)  # type: ignore[no-any-return]
-    if chosen is None:
-        scales = {name: [layer.scaling[name]] for name in active}
-    else:
-        scales = {name: [alpha * layer.ggez_scales[name] for alpha in chosen[name]] for name in active}
-    if type(layer) is Linear and all(layer.lora_B[name].bias is None for name in active):
-        return _linear(layer, x, scales)
+    plain = type(layer) is Linear and all(layer.lora_B[name].bias is None for name in active)
     result: torch.Tensor = layer.base_layer(x)
-    for name, values in scales.items():
-        if any(values):  # else it is the base, bit for bit
-            down, up = layer.lora_A[name], layer.lora_B[name]
-            result = result + _scaled(up(down(x.to(down.weight.dtype))), values).to(result.dtype)
-    return result
-
-
-def _linear(layer: Any, x: "torch.Tensor", scales: Mapping[str, list[float]]) -> "torch.Tensor":
-    """A linear layer with each block of rows at scales of its own."""
-    from torch.nn import functional
-
-    result: torch.Tensor = layer.base_layer(x)
-    for name, values in scales.items():
-        if not any(values):
+    for name in active:
+        alphas = chosen[name] if chosen is not None else None
+        scale = layer.scaling[name] if alphas is None else layer.ggez_scales[name]
+        if not (scale if alphas is None else any(alphas.values)):
             continue  # the base, bit for bit
-        down, up = layer.lora_A[name].weight, layer.lora_B[name].weight
-        inner = functional.linear(x.to(down.dtype), down)  # a few numbers per row: the cheapest place to scale
-        if down.dtype == result.dtype and result.is_contiguous():
-            inner, scale = (inner, values[0]) if len(values) == 1 else (_scaled(inner, values), 1.0)
-            result.view(-1, result.shape[-1]).addmm_(inner.view(-1, inner.shape[-1]), up.T, alpha=scale)
+        down, up = layer.lora_A[name], layer.lora_B[name]
+        if plain and x.dtype == down.weight.dtype == result.dtype and result.is_contiguous():
+            inner = functional.linear(x, down.weight)
+            if alphas is not None:
+                alphas.scale(inner)  # a few numbers per row: the cheapest place for it
+            rows = result.view(-1, result.shape[-1])
+            rows.addmm_(inner.view(-1, inner.shape[-1]), up.weight.T, alpha=scale)
         else:
-            result = result + functional.linear(_scaled(inner, values), up).to(result.dtype)
+            delta = up(down(x.to(down.weight.dtype)))
+            if alphas is not None:
+                alphas.scale(delta)
+            result = result + (delta * scale).to(result.dtype)
     return result
 
 
-def _scaled(values: "torch.Tensor", scales: Sequence[float]) -> "torch.Tensor":
-    """Multiplies each block of rows with its scale."""
-    import torch
+@dataclass(frozen=True)
+class _Alphas:
+    """The alphas of one adapter, one per block of rows."""
 
-    count = len(scales)
-    if values.shape[0] % count:
-        raise InputError(f"a batch of {values.shape[0]} rows cannot be cut into {count} equal blocks, one per alpha")
-    factors = torch.tensor(scales, dtype=values.dtype, device=values.device)
-    return (values.reshape(count, -1) * factors[:, None]).view(values.shape)
+    values: Sequence[float]
+    tensors: "dict[tuple[torch.device, torch.dtype], torch.Tensor]" = field(default_factory=dict)
+
+    def scale(self, rows: "torch.Tensor") -> None:
+        """Multiplies each block of rows, in place."""
+        import torch
+
+        count = len(self.values)
+        if rows.shape[0] % count:
+            raise InputError(f"a batch of {rows.shape[0]} rows cannot be cut into {count} equal blocks, one per alpha")
+        key = (rows.device, rows.dtype)
+        if key not in self.tensors:
+            self.tensors[key] = torch.tensor(self.values, device=rows.device, dtype=rows.dtype)
+        rows.unflatten(0, (count, -1)).mul_(self.tensors[key].view(-1, *[1] * rows.dim()))
 
 
 # -------------------------------------------------------------------------------------------------- merged, and in full

@@ -344,8 +344,10 @@ def test_convolutions_and_flat_layers_take_several_alphas_at_once(unet: Unet) ->
     alphas = [0.0, 0.3, 1.0, 0.7, 0.3]
     expected = torch.cat([merged_noise(unet, alpha) for alpha in alphas])
     model, _ = attach_adapter(copy.deepcopy(unet[0]), unet[1], "region")
-    with blocks({"region": alphas}):
-        torch.testing.assert_close(noise(model, len(alphas)), expected, rtol=0, atol=1e-5)
+    for layout in (torch.contiguous_format, torch.channels_last):
+        with blocks({"region": alphas}):
+            found = noise(model.to(memory_format=layout), len(alphas))
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
     assert (expected[:2] - expected[4:6]).abs().max() > 0.1, "the adapter changes nothing"
 
 

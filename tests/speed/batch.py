@@ -17,7 +17,7 @@ import torch
 from ggez_hub.families import embedding
 from ggez_hub.merging.live import Dial, attach_adapter, blocks
 
-PROMPT, DECODED = 64, 12
+PROMPT = 64
 
 
 def llama() -> Any:
@@ -29,13 +29,13 @@ def llama() -> Any:
     return LlamaForCausalLM(LlamaConfig(vocab_size=32000, num_key_value_heads=8, **sizes)).eval()
 
 
-def decode(model: Any, ids: torch.Tensor) -> torch.Tensor:
-    """Greedy tokens [rows, DECODED] after a prompt."""
+def decode(model: Any, count: int, ids: torch.Tensor) -> torch.Tensor:
+    """Greedy tokens [rows, count] after a prompt."""
     from transformers import DynamicCache
 
     cache, tokens = DynamicCache(config=model.config), []
     with torch.inference_mode():
-        for _ in range(DECODED):
+        for _ in range(count):
             ids = model(input_ids=ids, past_key_values=cache, logits_to_keep=1).logits[:, -1].argmax(-1, keepdim=True)
             tokens.append(ids)
     return torch.cat(tokens, dim=1)
@@ -82,10 +82,9 @@ def main() -> None:
         size = sum(p.numel() for p in model.parameters()) / 1e6
         model, dial = attach_adapter(model, adapter, "x")
         prompt = torch.randint(0, 32000, (1, PROMPT))
-        rows += compare(
-            f"{size:.0f} M language model, {PROMPT} tokens read, {DECODED} decoded",
-            partial(decode, model), dial, prompt, {2: "", 5: "2x", 11: "3x"},
-        )  # fmt: skip
+        for count, goals in ((12, {2: "", 5: "2x", 11: "3x"}), (32, {5: "2x", 11: "3x"})):
+            what = f"{size:.0f} M language model, {PROMPT} tokens read, {count} decoded"
+            rows += compare(what, partial(decode, model, count), dial, prompt, goals)
         base = live.siglip()
         adapter = live.adapter_for(copy.deepcopy(base), embedding.lora_targets(), Path(scratch) / "siglip")
         tower, dial = attach_adapter(base, adapter, "x")
