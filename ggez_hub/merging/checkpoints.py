@@ -20,11 +20,11 @@ from ggez_hub.errors import InputError
 from ggez_hub.merging.adapters import CONFIG, LowRank, place, read_adapter
 from ggez_hub.merging.tensors import (
     Entry,
-    Mapped,
     carried,
     entries,
     match,
     read,
+    read_into,
     same_bytes,
     some,
     torch_dtype,
@@ -40,7 +40,7 @@ COPIED = 2**26  # bytes copied at once
 LOCK = ".lock"
 TIED = ("lm_head.weight", "embed_tokens.weight", "shared.weight", "wte.weight", "token_embedding.weight")
 
-Fill = Callable[[int, int, "torch.Tensor"], None]  # first value, last value + 1, where the new ones go
+Mix = Callable[[int, int, "torch.Tensor"], "torch.Tensor"]  # first value, last value + 1, the base's: the new ones
 
 
 @dataclass(frozen=True)
@@ -183,15 +183,17 @@ def _write(base: Path, known: Mapping[str, Entry], changes: Mapping[str, Lerp | 
     """Writes a copy of a checkpoint folder with other values in some tensors; all or nothing."""
     from tqdm import tqdm
 
-    files = sorted({entry.file for entry in known.values()})
-    size = sum(file.stat().st_size for file in files)
+    sizes = {file: file.stat().st_size for file in sorted({entry.file for entry in known.values()})}
+    size = sum(sizes.values())
     with completed(out) as hidden, tqdm(total=size, desc="merge", unit="B", unit_scale=True) as progress:
-        for file in files:
+        if shutil.disk_usage(hidden).free < size:  # met at once, and not after an hour
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(out))
+        for file in sizes:
             inside = [(entry, changes.get(name)) for name, entry in known.items() if entry.file == file]
             inside.sort(key=lambda one: one[0].begin)
             target = hidden / file.relative_to(base)
             target.parent.mkdir(parents=True, exist_ok=True)
-            _write_file(file, inside, target, progress.update)
+            _write_file(file, sizes[file], inside, target, progress.update)
         for file in carried(base):  # last, so that nothing loads what a killed merge leaves
             (hidden / file).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(base / file, hidden / file)
@@ -230,14 +232,31 @@ def completed(out: Path) -> Iterator[Path]:
         raise
 
 
+class _Rooms(threading.local):
+    """Bytes to read into, used again and again by each thread: fresh memory for every piece would cost more than it."""
+
+    def __init__(self) -> None:
+        self._rooms: dict[str, torch.Tensor] = {}
+
+    def get(self, name: str, count: int) -> "torch.Tensor":
+        """`count` bytes or more."""
+        import torch
+
+        if name not in self._rooms or self._rooms[name].numel() < count:
+            self._rooms[name] = torch.empty(count, dtype=torch.uint8)
+        return self._rooms[name]
+
+
 def _write_file(
-    source: Path, tensors: list[tuple[Entry, Lerp | Sum | None]], target: Path, done: Callable[[int], object]
+    source: Path,
+    size: int,
+    tensors: list[tuple[Entry, Lerp | Sum | None]],
+    target: Path,
+    done: Callable[[int], object],
 ) -> None:
-    size = source.stat().st_size
-    mapped = Mapped()
+    rooms = _Rooms()
     with source.open("rb") as reader, target.open("wb") as writer:
-        _reserve(writer.fileno(), size)
-        local = threading.local()
+        os.truncate(writer.fileno(), size)
 
         def pieces() -> Iterator[Callable[[], int]]:
             place = 0
@@ -246,87 +265,64 @@ def _write_file(
                     continue
                 yield from copies(place, entry.begin)
                 place = entry.end
-                yield from computed(entry, change)
+                mix, step = _lerp(entry, change, rooms) if isinstance(change, Lerp) else _sum(entry, change)
+                count = (entry.end - entry.begin) // torch_dtype(entry.dtype).itemsize
+                for start in range(0, count, step):
+                    yield partial(mixed, entry, mix, start, min(start + step, count))
             yield from copies(place, size)
 
         def copies(begin: int, end: int) -> Iterator[Callable[[], int]]:
             for start in range(begin, end, COPIED):
                 yield partial(_copy, reader.fileno(), writer.fileno(), start, min(start + COPIED, end))
 
-        def computed(entry: Entry, change: Lerp | Sum) -> Iterator[Callable[[], int]]:
-            fill, step = _lerp(entry, change, mapped) if isinstance(change, Lerp) else _sum(entry, change, mapped)
-            values = (entry.end - entry.begin) // torch_dtype(entry.dtype).itemsize
-            for start in range(0, values, step):
-                yield partial(piece, entry, fill, start, min(start + step, values))
-
-        def piece(entry: Entry, fill: Fill, start: int, stop: int) -> int:
+        def mixed(entry: Entry, mix: Mix, start: int, stop: int) -> int:
             import torch
 
-            dtype = torch_dtype(entry.dtype)
-            count = (stop - start) * dtype.itemsize
-            if getattr(local, "buffer", None) is None or local.buffer.numel() < count:
-                local.buffer = torch.empty(max(count, PIECE * 4), dtype=torch.uint8)
-            room = local.buffer[:count]
-            fill(start, stop, room.view(dtype))
-            _write_all(writer.fileno(), memoryview(room.numpy()), entry.begin + start * dtype.itemsize)
-            mapped.give_back(entry, start, stop)
-            return count
+            width = torch_dtype(entry.dtype).itemsize
+            ours = read_into(rooms.get("base", (stop - start) * width), entry, start, stop)
+            new = mix(start, stop, ours).to(ours.dtype).view(torch.uint8)
+            _write_all(writer.fileno(), new.numpy().data, entry.begin + start * width)
+            return new.numel()
 
         in_threads(pieces(), done)
 
 
-def _reserve(file: int, size: int) -> None:
-    """Makes room for a file, so that a full disk is met at once and not after an hour."""
-    try:
-        os.posix_fallocate(file, 0, size)
-    except (OSError, AttributeError) as err:  # not on every file system, and not on every system
-        if getattr(err, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise
-        os.truncate(file, size)
-
-
-def _lerp(entry: Entry, change: Lerp, mapped: Mapped) -> tuple[Fill, int]:
-    """What computes pieces of a mixed tensor, and their length."""
+def _lerp(entry: Entry, change: Lerp, rooms: _Rooms) -> tuple[Mix, int]:
+    """What mixes pieces of a tensor, and their length."""
     import torch
 
-    dtype = torch_dtype(entry.dtype)
+    dtype, other = torch_dtype(entry.dtype), torch_dtype(change.other.dtype)
+    wide = torch.promote_types(torch.promote_types(dtype, other), torch.float32)
 
-    def fill(start: int, stop: int, room: "torch.Tensor") -> None:
-        ours, theirs = mapped.flat(entry, start, stop), mapped.flat(change.other, start, stop)
+    def mix(start: int, stop: int, ours: "torch.Tensor") -> "torch.Tensor":
+        theirs = read_into(rooms.get("regional", (stop - start) * other.itemsize), change.other, start, stop)
         if change.alpha == 1:
-            room.copy_(theirs)
-        elif change.other.dtype == entry.dtype:
-            torch.lerp(ours, theirs, change.alpha, out=room)  # in fp32 and rounded once, also for bf16 and fp16
-        else:
-            wide = torch.promote_types(torch.promote_types(dtype, theirs.dtype), torch.float32)
-            room.copy_(torch.lerp(ours.to(wide), theirs.to(wide), change.alpha))
-        mapped.give_back(change.other, start, stop)
+            return theirs
+        if dtype == other:
+            return torch.lerp(ours, theirs, change.alpha, out=ours)  # bf16 and fp16 too: in fp32 and rounded once
+        return torch.lerp(ours.to(wide), theirs.to(wide), change.alpha)
 
-    return fill, PIECE
+    return mix, PIECE
 
 
-def _sum(entry: Entry, change: Sum, mapped: Mapped) -> tuple[Fill, int]:
-    """What computes pieces of a tensor with low-rank deltas added; a piece is whole rows of a weight."""
+def _sum(entry: Entry, change: Sum) -> tuple[Mix, int]:
+    """What adds low-rank deltas to pieces of a tensor; a piece is whole rows of a weight."""
     import torch
 
     wide = torch.promote_types(torch_dtype(entry.dtype), torch.float32)
     if len(entry.shape) == 1:  # the bias beside a weight
         biases = [alpha * layer.scale * read(layer.bias).float() for layer, alpha in change if layer.bias]
-
-        def fill_bias(start: int, stop: int, room: "torch.Tensor") -> None:
-            room.copy_(sum((bias[start:stop] for bias in biases), mapped.flat(entry, start, stop).to(wide)))
-
-        return fill_bias, PIECE
+        return lambda start, stop, ours: sum((bias[start:stop] for bias in biases), ours.to(wide)), PIECE
     terms = [(alpha * layer.scale, *layer.factors()) for layer, alpha in change]
     width = terms[0][2].shape[1]
 
-    def fill(start: int, stop: int, room: "torch.Tensor") -> None:
-        total = mapped.flat(entry, start, stop).to(wide).view(-1, width)
+    def mix(start: int, stop: int, ours: "torch.Tensor") -> "torch.Tensor":
+        total = ours.to(wide).view(-1, width)
         for scale, up, down in terms:
             total = total + (up[start // width : stop // width] @ down).mul_(scale)
-        room.copy_(total.view(-1))
+        return total.view(-1)
 
-    return fill, max(PIECE // width, 1) * width
+    return mix, max(PIECE // width, 1) * width
 
 
 def _copy(source: int, target: int, start: int, stop: int) -> int:

@@ -2,7 +2,6 @@
 
 import json
 import math
-import mmap
 import re
 from collections import defaultdict
 from collections.abc import Iterable
@@ -134,12 +133,27 @@ def read(entry: Entry) -> "torch.Tensor":
     """A tensor's values, in memory of their own."""
     import torch
 
-    count = math.prod(entry.shape)
-    return (
-        Mapped().flat(entry, 0, count).view(entry.shape).clone()
-        if count
-        else torch.empty(entry.shape, dtype=torch_dtype(entry.dtype))
-    )
+    room = torch.empty(entry.end - entry.begin, dtype=torch.uint8)
+    return read_into(room, entry, 0, math.prod(entry.shape)).view(entry.shape)
+
+
+def read_into(room: "torch.Tensor", entry: Entry, start: int, stop: int) -> "torch.Tensor":
+    """Reads values `start` to `stop` of a tensor into bytes that are there already; returns these as values, flat.
+
+    Raises:
+        InputError: The file has become shorter since its header was read.
+    """
+    dtype = torch_dtype(entry.dtype)
+    room = room[: (stop - start) * dtype.itemsize]
+    data = room.numpy().data
+    with entry.file.open("rb", buffering=0) as stream:
+        stream.seek(entry.begin + start * dtype.itemsize)
+        while len(data):
+            count = stream.readinto(data)
+            if not count:
+                raise InputError(f"{entry.file}: became shorter while it was read", "fetch or write it again")
+            data = data[count:]
+    return room.view(dtype)
 
 
 def same_bytes(one: Entry, other: Entry) -> bool:
@@ -154,37 +168,6 @@ def same_bytes(one: Entry, other: Entry) -> bool:
             if first.read(count) != second.read(count):
                 return False
     return True
-
-
-class Mapped:
-    """Files mapped for reading, whose pages are given back once they have been read."""
-
-    def __init__(self) -> None:
-        self._maps: dict[Path, mmap.mmap] = {}
-
-    def flat(self, entry: Entry, start: int, stop: int) -> "torch.Tensor":
-        """Values `start` to `stop` of a tensor, as a view into its file."""
-        import torch
-
-        dtype = torch_dtype(entry.dtype)
-        offset, data = entry.begin + start * dtype.itemsize, self._map(entry.file)
-        if len(data) < entry.end:
-            raise InputError(f"{entry.file}: became shorter while it was read", "fetch or write it again")
-        return torch.frombuffer(data, dtype=dtype, count=stop - start, offset=offset)
-
-    def give_back(self, entry: Entry, start: int, stop: int) -> None:
-        """Says that these values will not be read again; the kernel may take their pages."""
-        width = torch_dtype(entry.dtype).itemsize
-        first = (entry.begin + start * width) // mmap.PAGESIZE * mmap.PAGESIZE
-        if hasattr(mmap, "MADV_DONTNEED"):  # not on Windows
-            self._map(entry.file).madvise(mmap.MADV_DONTNEED, first, entry.begin + stop * width - first)
-
-    def _map(self, file: Path) -> mmap.mmap:
-        if file not in self._maps:
-            with file.open("rb") as stream:
-                # Private, so that torch takes it for writable and does not warn; nothing ever writes to it.
-                self._maps[file] = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY)
-        return self._maps[file]
 
 
 def trained_part(names: Iterable[str]) -> str:

@@ -395,7 +395,7 @@ def test_what_a_killed_merge_left_is_cleared_away(tiny_base: Path, tiny_adapter:
     assert contents(tmp_path / "made" / "out").keys() == contents(tiny_base).keys()
 
 
-@pytest.mark.parametrize("call", ["posix_fallocate", "pwrite", "rename"])
+@pytest.mark.parametrize("call", ["truncate", "pwrite", "rename"])
 def test_full_disk_leaves_nothing_behind(
     tiny_base: Path, tiny_adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
@@ -412,7 +412,18 @@ def test_full_disk_leaves_nothing_behind(
     assert list((tmp_path / "made").iterdir()) == []
 
 
-def test_file_systems_that_cannot_reserve_room_will_do(
+def test_too_little_room_is_met_before_anything_is_written(
+    tiny_base: Path, tiny_adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
+    monkeypatch.setattr(os, "pwrite", None)
+    with pytest.raises(OSError, match="No space left on device"):
+        merge_adapters(tiny_base, {tiny_adapter: 0.5}, tmp_path / "made" / "out")
+    assert list((tmp_path / "made").iterdir()) == []
+
+
+def test_file_systems_that_cannot_copy_in_the_kernel_will_do(
     tiny_base: Path, tiny_adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     merge_adapters(tiny_base, {tiny_adapter: 0.5}, tmp_path / "usual")
@@ -420,7 +431,6 @@ def test_file_systems_that_cannot_reserve_room_will_do(
     def unable(*_: Any) -> None:
         raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
 
-    monkeypatch.setattr(os, "posix_fallocate", unable)
     monkeypatch.setattr(os, "copy_file_range", unable)
     merge_adapters(tiny_base, {tiny_adapter: 0.5}, tmp_path / "out")
     assert contents(tmp_path / "out") == contents(tmp_path / "usual")
@@ -443,10 +453,13 @@ def test_file_that_shrinks_while_it_is_read_is_refused(
 ) -> None:
     folders = {name: shutil.copytree(tiny_base, tmp_path / name) for name in ("base", "regional")}
 
-    def shrink(*_: Any) -> None:  # when headers have been read, and mixing starts
-        os.truncate(folders[side] / "model.safetensors", 5000)
+    usage = shutil.disk_usage(tmp_path)
 
-    monkeypatch.setattr(os, "posix_fallocate", shrink)
+    def shrink(*_: Any) -> Any:  # when headers have been read, and mixing starts
+        os.truncate(folders[side] / "model.safetensors", 5000)
+        return usage
+
+    monkeypatch.setattr(shutil, "disk_usage", shrink)
     with pytest.raises(InputError, match="shorter while it was read"):
         merge_full(folders["base"], folders["regional"], alpha, tmp_path / "made" / "out")
     assert list((tmp_path / "made").iterdir()) == []

@@ -1,6 +1,6 @@
 """Measures how far curves over alpha lie from true passes, on all test questions of trained embedding recipes.
 
-python tests/speed/curve.py FOLDER ... [--json FILE]     run folders or published adapters
+python tests/speed/curve.py FOLDER ...     run folders or published adapters
 
 Two ways to interpolate are compared, through the same true passes: of scores, as ggez_hub.scoring.curve does it, and of
 embeddings, which are then made unit vectors again. Last comes what `fit` offers: for all queries at once, and for every
@@ -15,12 +15,12 @@ holds     whether error and changed are within the bound; of queries by themselv
 """
 
 import argparse
-import json
 from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import common
 import numpy as np
 import torch
 from tqdm import tqdm
@@ -130,7 +130,6 @@ def compare(found: Scores, true: Scores) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folders", nargs="+", type=Path)
-    parser.add_argument("--json", type=Path, help="also write the rows here, one JSON document a line")
     args = parser.parse_args()
     print(f"bound: cosine {ERROR:g}, another answer on {CHANGED:.1%} of the queries; held out: {HELD_OUT}")
     names = ("recipe", "queries", "curve", "nodes", "error", "changed", "pairs", "margin", "distance", "holds")
@@ -142,8 +141,18 @@ def main() -> None:
             shown = {"distance": ""} | {name: format(row[name], form) for name, form in FORMS.items() if name in row}
             holds = f"{row['share']:.1%}" if "share" in row else "yes" if row["holds"] else "no"
             print(LINE.format(**row | shown | {"holds": holds}), flush=True)
-    if args.json:
-        args.json.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    common.report("curve", [summary(row) for row in rows if row["curve"] in ("scores", "fit alone")])
+
+
+def summary(row: dict[str, Any]) -> dict[str, Any]:
+    """A row as it stands in the table of all speed scripts."""
+    found = {"goal": f"{ERROR:g}; {CHANGED:.1%}", "value": f"{row['error']:.1e}; {row['changed']:.2%}"}
+    if row["curve"] == "scores":
+        what = f"a curve through {row['nodes']} passes, for all {row['queries']:,} test questions"
+        return found | {"measure": f"{row['recipe']}: {what}: worst error in cosine; other answers"}
+    what = f"the curves that are reliable after {row['nodes']} passes, one per question"
+    note = f"{row['share']:.1%} of the questions"
+    return found | {"measure": f"{row['recipe']}: {what}: worst error in cosine; other answers", "note": note}
 
 
 if __name__ == "__main__":
