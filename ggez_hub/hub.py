@@ -11,7 +11,18 @@ SHIPPED = Path(__file__).parent / "pocket" / "models"  # folders named like the 
 NAMESPACE = "ggez-hub"
 FACTS = "ggez.json"  # our own facts at the root of a published repository
 SCHEMA = 1  # of that file
-SAFE_FILES = ("*.safetensors", "*.json", "*.jinja", "*.txt", "*.md", "*.yaml", "*.model")  # no pickle, no code
+SAFE_FILES = (
+    "*.safetensors",
+    "*.json",
+    "*.jinja",
+    "*.txt",
+    "*.md",
+    "*.yaml",
+    "*.model",
+    "*.spm",
+    "*.tiktoken",
+    "*.bpe",
+)  # no pickle, no code
 
 
 def fetch(name: str, revision: str | None = None, near: Path | None = None) -> Path:

@@ -105,10 +105,11 @@ class RegionalModel:
             raise InputError(f"{name}: made for {facts['base']['id']}, this model is {self._base}")
         if region in self._adapters:
             raise InputError(f"{name}: an adapter of region {region!r} is loaded already")
-        alphas = self._alphas | {region: float(facts["alpha"] if alpha is None else alpha)}
-        _check(alphas)
-        self._add(published, self._merged is not None)
-        self._set(alphas)
+        start = {region: float(facts["alpha"] if alpha is None else alpha)}
+        _check(start)
+        with self._lock:
+            self._add(published, self._merged is not None)
+            self._set(self._alphas | start)
 
     def _add(self, published: "_Published", merged: bool) -> None:
         region = published.facts["region"]
@@ -118,8 +119,8 @@ class RegionalModel:
                 self._merged(*[0.0] * len(self._adapters))  # the base's weights, which all of them start from
             try:
                 self._merged = live.merge_in_place(self._loaded.model, adapters)
-            except InputError:
-                self._set(self._alphas)
+            except BaseException:
+                self._turn(self._alphas)
                 raise
         else:
             self._loaded.model, self._dials[region] = live.attach_adapter(
@@ -174,11 +175,15 @@ class RegionalModel:
 
     def _set(self, alphas: dict[str, float]) -> None:
         with self._lock:
-            for region, dial in self._dials.items():
-                dial(alphas[region])
-            if self._merged:
-                self._merged(*alphas.values())
+            self._turn(alphas)
             self._alphas = alphas
+
+    def _turn(self, alphas: dict[str, float]) -> None:
+        """Turns the weights, for a moment or for good; `alpha` stays what the user set."""
+        for region, dial in self._dials.items():
+            dial(alphas[region])
+        if self._merged:
+            self._merged(*alphas.values())
 
     @contextlib.contextmanager
     def at(self, alpha: Alpha) -> Iterator["RegionalModel"]:
@@ -188,7 +193,7 @@ class RegionalModel:
         try:
             yield self
         finally:
-            self._set(before)
+            self._set(self._alphas | before)  # a region may have come meanwhile
 
     def predict(
         self,
@@ -223,15 +228,14 @@ class RegionalModel:
         else:
             passes = []
             with self._lock:
-                before = self._alphas
                 try:
                     for each in wanted:
-                        if each != self._alphas:
-                            self._set(each)
+                        if wanted != [self._alphas]:
+                            self._turn(each)
                         passes.append(self._family.predict(self._loaded, asked, batch_size))
                 finally:
-                    if before != self._alphas:
-                        self._set(before)
+                    if wanted != [self._alphas]:
+                        self._turn(self._alphas)
             scores = [np.concatenate(parts) for parts in zip(*passes, strict=True)]
         return scores if alphas is not None else [found[0] for found in scores]
 

@@ -260,6 +260,26 @@ def test_threads_wait_for_each_other_where_weights_change(adapter: Path) -> None
     assert model.alpha == RECOMMENDED
 
 
+def test_alpha_that_others_ask_at_is_never_seen_as_that_of_the_model(adapter: Path) -> None:
+    model = RegionalModel.from_pretrained(adapter, merged=True)
+    expected, wrong = scores(model), []
+
+    def watch() -> None:
+        for _ in range(10):
+            with model.at(RECOMMENDED):
+                if model.alpha != RECOMMENDED or np.abs(scores(model) - expected).max() > 1e-5:
+                    wrong.append(model.alpha)
+
+    watchers = [threading.Thread(target=watch) for _ in range(2)]
+    for watcher in watchers:
+        watcher.start()
+    while any(watcher.is_alive() for watcher in watchers):
+        model.predict(QUERIES, alphas=[0.0, 1.0])
+    assert not wrong
+    assert model.alpha == RECOMMENDED
+    np.testing.assert_allclose(scores(model), expected, rtol=0, atol=1e-5)
+
+
 # ------------------------------------------------------------------------------------------------------ several regions
 @pytest.fixture
 def second(tmp_path: Path, tiny_base: Path, tiny_adapter: Path) -> Path:
@@ -291,6 +311,15 @@ def test_two_regions_have_an_alpha_each(
     with pytest.raises(ZeroDivisionError), model.at({"sea": 0.1, "ssa": 0.1}):
         _ = 1 / 0
     assert model.alpha == {"sea": 1.0, "ssa": 1.0}
+
+
+@pytest.mark.parametrize("merged", [False, True])
+def test_a_region_may_come_while_the_model_stands_elsewhere(adapter: Path, second: Path, merged: bool) -> None:
+    model = RegionalModel.from_pretrained(adapter, merged=merged)
+    with model.at(0.9):
+        model.load_adapter(second)
+        assert model.alpha == {"sea": 0.9, "ssa": 0.2}
+    assert model.alpha == {"sea": RECOMMENDED, "ssa": 0.2}
 
 
 def test_alpha_of_two_regions_names_both(adapter: Path, second: Path) -> None:

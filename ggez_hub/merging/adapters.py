@@ -95,6 +95,9 @@ def read_adapter(folder: Path) -> dict[str, LowRank]:
         if not {"down", "up"} <= parts.keys():
             strange += [f"{module}: {' and '.join(parts)} alone"]
             continue
+        if min(len(parts["down"].shape), len(parts["up"].shape)) < 2:
+            strange += [f"{module}: factors of {parts['down']} and {parts['up']}"]
+            continue
         layers[module] = LowRank(
             module, _scale(config, module, parts["down"], folder), **parts, is_embedding=is_embedding
         )

@@ -16,7 +16,7 @@ def split_attention(model: Any) -> None:
     import torch
 
     class Attention(torch.nn.Module):
-        """Scaled dot-product attention with the arguments and results of torch.nn.MultiheadAttention."""
+        """Takes the arguments of torch.nn.MultiheadAttention, for batches; returns no attention weights."""
 
         def __init__(self, packed: torch.nn.MultiheadAttention) -> None:
             super().__init__()
@@ -57,5 +57,9 @@ def split_attention(model: Any) -> None:
 
     for module in list(model.modules()):
         for name, child in list(module.named_children()):
-            if isinstance(child, torch.nn.MultiheadAttention) and child._qkv_same_embed_dim and child.bias_k is None:
+            if (
+                isinstance(child, torch.nn.MultiheadAttention)
+                and child._qkv_same_embed_dim
+                and not (child.bias_k is not None or child.add_zero_attn)
+            ):
                 setattr(module, name, Attention(child).train(child.training))

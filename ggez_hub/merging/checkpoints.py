@@ -6,6 +6,7 @@ all the rest is copied by the kernel. Memory holds a few pieces of a megabyte, h
 
 import contextlib
 import errno
+import math
 import os
 import shutil
 import threading
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
 
 PIECE = 2**19  # values computed at once
 COPIED = 2**26  # bytes copied at once
-LOCK = ".lock"
 TIED = ("lm_head.weight", "embed_tokens.weight", "shared.weight", "wte.weight", "token_embedding.weight")
 
 Mix = Callable[[int, int, "torch.Tensor"], "torch.Tensor"]  # first value, last value + 1, the base's: the new ones
@@ -99,6 +99,9 @@ def merge_adapters(base: Path, adapters: Mapping[Path, float], out: Path) -> Mer
         adapters: Folders in PEFT's format, each with its alpha, 0..1. Deltas are added, never factors.
         out: Folder to write; it appears when it is complete.
 
+    Returns:
+        How much was written; a bias counts as a tensor of its own.
+
     Raises:
         InputError: An adapter does not fit the base, or is of a kind that is not a plain LoRA.
     """
@@ -127,6 +130,8 @@ def merge_full(base: Path, regional: Path, alpha: float, out: Path) -> Merged:
     """
     _check(base, [alpha])
     known, other = entries(base), entries(regional)
+    if any(".lora" in name for name in other):
+        raise InputError(f"{regional}: a LoRA, but not in PEFT's format", f"expected {CONFIG} beside it")
     pairs = pairs_of(known, other, base, regional)
     changes = {name: Lerp(other[theirs], alpha) for name, theirs in pairs.items() if alpha and known[name].is_floating}
     converted = sum(known[name].dtype != change.other.dtype for name, change in changes.items())
@@ -167,6 +172,7 @@ def _tied(alone: list[str], known: Mapping[str, Entry], pairs: Mapping[str, str]
         for twin in (twin for twin in pairs if twin.endswith(TIED)):
             if known[twin].shape == known[name].shape and same_bytes(known[twin], known[name]):
                 found[name] = pairs[twin]
+                break
     return found
 
 
@@ -209,27 +215,24 @@ def completed(out: Path) -> Iterator[Path]:
     """
     from filelock import FileLock, Timeout
 
-    if out.exists():
-        raise InputError(f"{out}: is there already", "give another --out, or remove it first")
     hidden = out.with_name(f".{out.name}.partial")
-    hidden.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(hidden / LOCK, timeout=0)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(out.with_name(f".{out.name}.lock"), timeout=0)
     try:
         lock.acquire()
     except Timeout as err:
         raise InputError(f"{out}: another process is writing it", "wait for it, or give another --out") from err
     try:
-        for left in hidden.iterdir():  # by a killed process
-            if left.name != LOCK:
-                shutil.rmtree(left) if left.is_dir() else left.unlink()
+        if out.exists():
+            raise InputError(f"{out}: is there already", "give another --out, or remove it first")
+        shutil.rmtree(hidden, ignore_errors=True)  # of a killed process
+        hidden.mkdir()
         yield hidden
-        lock.release()
-        (hidden / LOCK).unlink(missing_ok=True)
         hidden.rename(out)
-    except BaseException:
-        lock.release()
+    finally:
         shutil.rmtree(hidden, ignore_errors=True)
-        raise
+        Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
 
 
 class _Rooms(threading.local):
@@ -298,9 +301,13 @@ def _lerp(entry: Entry, change: Lerp, rooms: _Rooms) -> tuple[Mix, int]:
         theirs = read_into(rooms.get("regional", (stop - start) * other.itemsize), change.other, start, stop)
         if change.alpha == 1:
             return theirs
-        if dtype == other:
-            return torch.lerp(ours, theirs, change.alpha, out=ours)  # bf16 and fp16 too: in fp32 and rounded once
-        return torch.lerp(ours.to(wide), theirs.to(wide), change.alpha)
+        if dtype != other:
+            ours, theirs = ours.to(wide), theirs.to(wide)
+        room = rooms.get("new", ours.numel() * ours.itemsize)[: ours.numel() * ours.itemsize].view(ours.dtype)
+        new = torch.lerp(ours, theirs, change.alpha, out=room)  # bf16 and fp16 too: in fp32 and rounded once
+        if not math.isfinite(new.sum()):  # between two infinities of one sign lies the same, not NaN
+            new = torch.where(ours == theirs, ours, new)
+        return new
 
     return mix, PIECE
 

@@ -7,6 +7,7 @@ without adapters, and a turn costs one pass over the weights that change.
 
 import contextlib
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -53,13 +54,17 @@ def attach_adapter(model: Any, folder: Path, name: str = "regional") -> tuple[An
 
     layers = read_adapter(folder)
     _check_modules(model, layers, folder)
-    shapes = {n: tuple(p.shape) for n, p in model.named_parameters() if ".lora_" not in n}
+    weights = [(n, p) for n, p in model.named_parameters(remove_duplicate=False) if ".lora_" not in n]
+    shapes = {name: tuple(weight.shape) for name, weight in weights}
     base = model.get_base_model() if isinstance(model, PeftModel) else model
     called = getattr(model, "name_or_path", None) or type(model).__name__
-    placed = {
-        weight.removesuffix(".weight").removesuffix(".base_layer").removeprefix("base_model.model."): layer
-        for weight, layer in place(layers, shapes, folder, called).items()
-    }
+    placed = {_module_of(name): layer for name, layer in place(layers, shapes, folder, called).items()}
+    uses = Counter(id(weight) for _, weight in weights)
+    if shared := [name for name, weight in weights if uses[id(weight)] > 1 and _module_of(name) in placed]:
+        raise InputError(
+            f"{folder}: has a LoRA on {shared[0]}, a weight that another layer shares",
+            "merge it: ggez merge-checkpoints",
+        )
     config: Any = PeftConfig.from_pretrained(str(folder))
     meant = (n for n, m in base.named_modules() if hasattr(m, "weight") and check_target_module_exists(config, n))
     if empty := sorted(set(meant) - placed.keys()):
@@ -67,9 +72,10 @@ def attach_adapter(model: Any, folder: Path, name: str = "regional") -> tuple[An
                          "the adapter belongs to another base")  # fmt: skip
     # Given to PEFT by their names in this model, so that nothing depends on how its versions match names.
     config.target_modules = "|".join(re.escape(module) for module in placed)
-    config.rank_pattern = {re.escape(module): layer.rank for module, layer in placed.items()}
-    config.alpha_pattern = {re.escape(module): layer.scale * layer.rank for module, layer in placed.items()}
+    config.rank_pattern = {f"^{re.escape(module)}": layer.rank for module, layer in placed.items()}
+    config.alpha_pattern = {f"^{re.escape(module)}": layer.scale * layer.rank for module, layer in placed.items()}
     config.base_model_name_or_path = None  # PEFT warns where it is not this folder
+    config.exclude_modules = None
     config.use_rslora, config.init_lora_weights, config.inference_mode = False, True, True
     if isinstance(model, PeftModel):
         model.add_adapter(name, config)
@@ -82,6 +88,8 @@ def attach_adapter(model: Any, folder: Path, name: str = "regional") -> tuple[An
     set_peft_model_state_dict(model, factors, name)
     model.eval()
     own: list[Any] = [m for m in model.modules() if isinstance(m, LoraLayer) and name in m.scaling]
+    if len(own) != len(placed):
+        raise InputError(f"{folder}: PEFT puts {len(own)} of {len(placed)} layers on {called}", "report this adapter")
     for layer in own:
         layer.requires_grad_(False)
         layer.set_adapter(list(layer.scaling), inference_mode=True)  # all at once, or PEFT would use the last alone
@@ -97,6 +105,11 @@ def attach_adapter(model: Any, folder: Path, name: str = "regional") -> tuple[An
             scaling[name] = alpha * full
 
     return model, dial
+
+
+def _module_of(weight: str) -> str:
+    """The module in the model underneath, given the name of its weight in a model that may have adapters."""
+    return weight.removesuffix(".weight").removesuffix(".base_layer").removeprefix("base_model.model.")
 
 
 def _check_modules(model: Any, layers: Mapping[str, LowRank], folder: Path) -> None:
@@ -125,7 +138,8 @@ def blocks(alphas: Mapping[str, Sequence[float]]) -> Iterator[None]:
     """Runs batches at several alphas at once, without changing anything that other threads see.
 
     Inside, a batch holds as many equal blocks of rows as there are alphas, one block after the other; the first block
-    runs at the first alpha, and so on.
+    runs at the first alpha, and so on. The first dimension of what reaches a layer must be the batch, or the batch and
+    more in one.
 
     Args:
         alphas: For every adapter, by name, the alpha of each block.
@@ -286,13 +300,23 @@ def between(model: Any, regional: Any) -> Dial:
     for name, tensor in ours.items():
         if torch.equal(tensor, theirs[name]):
             continue
-        if not tensor.is_floating_point() or tensor.shape != theirs[name].shape:
+        if tensor.shape != theirs[name].shape:
+            raise InputError(f"{name}: {list(tensor.shape)} and {list(theirs[name].shape)} cannot be mixed")
+        if not tensor.is_floating_point():
             raise InputError(f"{name}: {tensor.dtype} values differ, and cannot be mixed")
-        turned.setdefault(tensor.data_ptr(), (tensor, tensor.clone(), theirs[name].to(tensor)))  # tied ones once
+        high = theirs[name].to(tensor)
+        known = turned.setdefault(tensor.data_ptr(), (tensor, tensor.clone(), high))  # tied ones once
+        if not torch.equal(known[2], high):
+            raise InputError(
+                f"{name}: shares its values with another tensor in the base, and not in the regional model"
+            )
+    unequal = {place: low != high for place, (_, low, high) in turned.items() if not (low + high).isfinite().all()}
 
     def dial(alpha: float) -> None:
         with torch.no_grad():
-            for tensor, low, high in turned.values():
+            for place, (tensor, low, high) in turned.items():
                 torch.lerp(low, high, alpha, out=tensor)
+                if place in unequal:  # between two infinities of one sign lies the same, not NaN
+                    tensor.copy_(torch.where(unequal[place], tensor, low))
 
     return dial

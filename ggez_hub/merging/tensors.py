@@ -20,7 +20,16 @@ MAX_HEADER = 100_000_000  # bytes, as the safetensors library
 DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64", "I32": "int32",
           "I16": "int16", "I8": "int8", "U8": "uint8", "BOOL": "bool"}  # fmt: skip
 INDEX = ".safetensors.index.json"
-CARRIED = (".json", ".txt", ".jinja", ".model", ".yaml")  # configuration, tokenizer and processor files
+CARRIED = (
+    ".json",
+    ".txt",
+    ".jinja",
+    ".model",
+    ".spm",
+    ".tiktoken",
+    ".bpe",
+    ".yaml",
+)  # configuration, tokenizer and processor files
 OURS = (FACTS, "results.json")  # what a published model says of itself holds for no other
 LICENCES = ("LICENSE", "LICENCE", "NOTICE")
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 MOST = 8
+STARTING = threading.Lock()
 
 
 def in_threads(pieces: Iterator[Callable[[], int]], done: Callable[[int], object]) -> None:
@@ -20,7 +21,8 @@ def in_threads(pieces: Iterator[Callable[[], int]], done: Callable[[int], object
     lock, stop = threading.Lock(), threading.Event()
 
     def work() -> None:
-        torch.set_num_threads(1)  # of this thread: pieces are too small to share
+        torch.set_num_threads(1)  # pieces are too small to share
+        ready.wait()
         try:
             while not stop.is_set():
                 with lock:
@@ -34,12 +36,16 @@ def in_threads(pieces: Iterator[Callable[[], int]], done: Callable[[int], object
             stop.set()
             raise
 
-    before = torch.get_num_threads()
     workers = min(MOST, os.cpu_count() or 1)
+    ready = threading.Barrier(workers + 1)
     with ThreadPoolExecutor(workers) as pool:
+        with STARTING:
+            before = torch.get_num_threads()
+            futures = [pool.submit(work) for _ in range(workers)]
+            ready.wait()
+            torch.set_num_threads(before)  # else threads of others that start later would have one, too
         try:
-            for future in [pool.submit(work) for _ in range(workers)]:
+            for future in futures:
                 future.result()
         finally:
             stop.set()
-            torch.set_num_threads(before)  # what threads that start later get

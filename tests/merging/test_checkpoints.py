@@ -480,6 +480,23 @@ def test_two_merges_into_one_folder_at_once_do_not_mix(tiny_base: Path, tiny_ada
     assert [path.name for path in tmp_path.rglob("*")] == ["out", "of the first"]
 
 
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_what_both_models_hold_stays_even_if_it_is_infinite(tmp_path: Path, dtype: torch.dtype) -> None:
+    values = torch.tensor([-torch.inf, torch.inf, 1.0, 2.0], dtype=dtype)
+    folders = [
+        checkpoint(tmp_path / str(i), {"mask": values + torch.tensor([0, 0, 0, i], dtype=dtype)}) for i in (0, 1)
+    ]
+    merge_full(*folders, 0.5, tmp_path / "out")
+    merged = load_file(tmp_path / "out" / "model.safetensors")["mask"]
+    assert merged.tolist() == [-torch.inf, torch.inf, 1.0, 2.5]
+
+
+def test_lora_in_another_format_is_called_that(tiny_base: Path, tmp_path: Path) -> None:
+    lora = checkpoint(tmp_path / "lora", {"unet.to_q.lora.down.weight": torch.ones(2, 2)})
+    with pytest.raises(InputError, match="a LoRA, but not in PEFT's format"):
+        merge(tiny_base, {lora: 0.5}, tmp_path / "out")
+
+
 def test_facts_of_a_published_base_do_not_come_along(tiny_base: Path, tiny_adapter: Path, tmp_path: Path) -> None:
     base = shutil.copytree(tiny_base, tmp_path / "base")
     for name in ("ggez.json", "results.json"):

@@ -162,7 +162,7 @@ def loads(folder: Path) -> bool:
 def test_killed_merge_leaves_no_folder_that_loads_and_can_be_repeated(ggez: Ggez, calls: int) -> None:
     done = subprocess.run([sys.executable, "-c", KILLED, str(calls), *MERGE], capture_output=True, text=True)
     assert done.returncode == -signal.SIGKILL, done.stderr
-    assert [path.name for path in Path("made").iterdir()] == [".out.partial"]
+    assert {path.name for path in Path("made").iterdir()} <= {".out.partial", ".out.lock"}
     assert list(Path("made").rglob("*.safetensors")), "killed before it wrote anything"
     assert not loads(Path("made/.out.partial"))
     code, out, _ = ggez(*MERGE[1:])

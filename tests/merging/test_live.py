@@ -425,6 +425,50 @@ def test_lora_that_torchs_own_attention_would_never_apply_is_refused(tiny_base: 
         attach(embedding.load(tiny_base), adapter)
 
 
+class Twice(torch.nn.Module):
+    """Two layers, the name of one the end of that of the other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.block = torch.nn.ModuleDict({"proj": torch.nn.Linear(4, 4)})
+        self.proj = torch.nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.proj(self.block["proj"](x))
+
+
+@pytest.mark.parametrize("ranks", [(2, 3), (2, 2)])
+def test_layers_whose_names_end_alike_keep_their_ranks_and_scales(tmp_path: Path, ranks: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    tensors = {}
+    for module, rank in zip(("proj", "block.proj"), ranks, strict=True):
+        tensors[f"base_model.model.{module}.lora_A.weight"] = torch.randn(rank, 4)
+        tensors[f"base_model.model.{module}.lora_B.weight"] = torch.randn(4, rank)
+    patterns = {"^proj": ranks[0], "^block.proj": ranks[1]}
+    config = {"peft_type": "LORA", "r": 8, "lora_alpha": 8, "target_modules": ["proj"], "rank_pattern": patterns,
+              "alpha_pattern": {"^proj": 1, "^block.proj": 7}}  # fmt: skip
+    save_file(tensors, tmp_path / "adapter_model.safetensors")
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+    model = Twice()
+    merged = copy.deepcopy(model)
+    merge_in_place(merged, [tmp_path])(1.0)
+    live, _ = attach_adapter(model, tmp_path)
+    x = torch.randn(3, 4)
+    with torch.inference_mode():
+        torch.testing.assert_close(live(x), merged(x), rtol=0, atol=1e-5)
+
+
+def test_weights_that_two_layers_share_take_no_live_lora(tmp_path: Path) -> None:
+    model = Twice()
+    model.proj.weight = model.block["proj"].weight
+    key = "base_model.model.proj.lora_{}.weight"
+    tensors = {key.format("A"): torch.ones(2, 4), key.format("B"): torch.ones(4, 2)}
+    save_file(tensors, tmp_path / "adapter_model.safetensors")
+    LoraConfig(r=2, target_modules=["proj"]).save_pretrained(tmp_path)
+    with pytest.raises(InputError, match="a weight that another layer shares"):
+        attach_adapter(model, tmp_path)
+
+
 # --------------------------------------------------------------------------------------------------------- whole models
 def test_between_is_exact_at_both_ends_and_does_not_drift(tiny_base: Path, regional: Path) -> None:
     loaded, ends = embedding.load(tiny_base), [embedding.load(folder) for folder in (tiny_base, regional)]
