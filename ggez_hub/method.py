@@ -36,7 +36,7 @@ def grp(global_quality: float, regional_quality: float, globalization: float) ->
     Raises:
         InputError: Globalization outside 0..1.
     """
-    _check_fraction("globalization", globalization, "KOF values are 0..100: divide them by 100")
+    check_fraction("globalization", globalization, "KOF values are 0..100: divide them by 100")
     return globalization * global_quality + (1 - globalization) * regional_quality
 
 
@@ -88,7 +88,7 @@ def interpolate(base: Values, regional: Values, alpha: float) -> Values:
     Raises:
         InputError: Alpha outside 0..1; models that differ in names (all are listed), shape, dtype or whole numbers.
     """
-    _check_fraction("alpha", alpha, "0 is the global base, 1 the regional model")
+    check_fraction("alpha", alpha, "0 is the global base, 1 the regional model")
     if isinstance(base, Mapping) and isinstance(regional, Mapping):
         _check_names(base, regional)
         return cast(Values, {name: _mix(base[name], regional[name], alpha, f"{name}: ") for name in base})
@@ -179,6 +179,7 @@ def choose_alpha(points: Sequence[Point], min_retention: float | None = 0.98) ->
     return best([point for point in points if kept(point)]), best(points)
 
 
-def _check_fraction(name: str, value: float, hint: str) -> None:
+def check_fraction(name: str, value: float, hint: str) -> None:
+    """Raises InputError unless a number lies between 0 and 1."""
     if not 0 <= value <= 1:  # also catches NaN
         raise InputError(f"{name} {value}: expected a number from 0 to 1", hint)

@@ -11,6 +11,7 @@ from ggez_hub import families, hub
 from ggez_hub.errors import InputError
 from ggez_hub.families.base import Family, Loaded, Query
 from ggez_hub.merging import live
+from ggez_hub.method import check_fraction
 from ggez_hub.runs import read_json
 from ggez_hub.scoring.curve import Curve, fit
 
@@ -292,5 +293,4 @@ def _adapter_name(region: str) -> str:
 
 def _check(alphas: Mapping[str, float]) -> None:
     for region, alpha in alphas.items():
-        if not 0 <= alpha <= 1:
-            raise InputError(f"alpha {alpha} of {region}: expected a number from 0 (global base) to 1 (region)")
+        check_fraction(f"alpha of {region}", alpha, "0 is the global base, 1 the regional model")

@@ -32,6 +32,7 @@ from ggez_hub.merging.tensors import (
     trained_part,
 )
 from ggez_hub.merging.threads import in_threads
+from ggez_hub.method import check_fraction
 
 if TYPE_CHECKING:
     import torch
@@ -178,8 +179,7 @@ def _tied(alone: list[str], known: Mapping[str, Entry], pairs: Mapping[str, str]
 
 def _check(base: Path, alphas: Iterable[float]) -> None:
     for alpha in alphas:
-        if not 0 <= alpha <= 1:
-            raise InputError(f"alpha {alpha}: expected a number from 0 (global base) to 1 (region)")
+        check_fraction("alpha", alpha, "0 is the global base, 1 the regional model")
     if (base / CONFIG).is_file():  # which libraries would apply once more, to the merged weights
         raise InputError(f"{base}: a base with an adapter in it ({CONFIG})", "give the base without adapter")
 

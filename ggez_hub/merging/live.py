@@ -296,25 +296,29 @@ def between(model: Any, regional: Any) -> Dial:
         raise InputError(
             f"the models do not hold the same tensors: {', '.join(sorted(ours.keys() ^ theirs.keys())[:5])}"
         )
-    turned: dict[int, tuple[torch.Tensor, ...]] = {}
+    seen: dict[int, torch.Tensor] = {}  # regional values by the place of ours; tied tensors share one
+    turned = {}
     for name, tensor in ours.items():
-        if torch.equal(tensor, theirs[name]):
+        high = theirs[name]
+        if tensor.shape != high.shape:
+            raise InputError(f"{name}: {list(tensor.shape)} and {list(high.shape)} cannot be mixed")
+        if not tensor.numel():
             continue
-        if tensor.shape != theirs[name].shape:
-            raise InputError(f"{name}: {list(tensor.shape)} and {list(theirs[name].shape)} cannot be mixed")
+        if not torch.equal(seen.setdefault(tensor.data_ptr(), high), high):
+            raise InputError(f"{name}: shares its values with another tensor in the base, not in the regional model")
+        if torch.equal(tensor, high):
+            continue
         if not tensor.is_floating_point():
             raise InputError(f"{name}: {tensor.dtype} values differ, and cannot be mixed")
-        high = theirs[name].to(tensor)
-        known = turned.setdefault(tensor.data_ptr(), (tensor, tensor.clone(), high))  # tied ones once
-        if not torch.equal(known[2], high):
-            raise InputError(
-                f"{name}: shares its values with another tensor in the base, and not in the regional model"
-            )
+        turned[tensor.data_ptr()] = (tensor, tensor.clone(), high.to(tensor))
     unequal = {place: low != high for place, (_, low, high) in turned.items() if not (low + high).isfinite().all()}
 
     def dial(alpha: float) -> None:
         with torch.no_grad():
             for place, (tensor, low, high) in turned.items():
+                if alpha in (0, 1):
+                    tensor.copy_(high if alpha else low)
+                    continue
                 torch.lerp(low, high, alpha, out=tensor)
                 if place in unequal:  # between two infinities of one sign lies the same, not NaN
                     tensor.copy_(torch.where(unequal[place], tensor, low))

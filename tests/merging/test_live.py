@@ -495,3 +495,20 @@ def test_between_equals_the_merged_files(tiny_base: Path, regional: Path, tmp_pa
     between(loaded.model, other.model)(alpha)
     np.testing.assert_array_equal(scores(loaded), scores(embedding.load(tmp_path / "merged")))
     np.testing.assert_array_equal(scores(other), scores(embedding.load(regional)))  # only the base is turned
+
+
+def test_between_models_that_share_other_weights_is_refused() -> None:
+    base, regional = Twice(), Twice()
+    base.proj.weight = base.block["proj"].weight
+    with pytest.raises(InputError, match=r"proj\.weight: shares its values with another tensor in the base"):
+        between(base, regional)
+
+
+def test_between_keeps_infinities_that_both_models_hold() -> None:
+    base, regional = torch.nn.BatchNorm1d(3), torch.nn.BatchNorm1d(3)
+    base.running_mean = torch.tensor([-torch.inf, 0.0, 1.0])
+    regional.running_mean = torch.tensor([-torch.inf, 0.0, 3.0])
+    dial = between(base, regional)
+    for alpha, expected in ((0.5, [-torch.inf, 0.0, 2.0]), (0, [-torch.inf, 0.0, 1.0])):
+        dial(alpha)
+        assert base.running_mean.tolist() == expected
