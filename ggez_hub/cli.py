@@ -274,6 +274,8 @@ def merge_checkpoints(base: str, regional: tuple[str, ...], alphas: tuple[float,
     say(f"{written.tensors} tensors, {written.changed} of them merged, {written.bytes / 1e6:,.1f} MB")
     if written.converted:
         say(f"{written.converted} tensors of another dtype were rounded to that of the base")
+    if written.left_out:
+        say(f"left out, as they hold the same once more: {', '.join(written.left_out)}")
     put(str(out))
 
 

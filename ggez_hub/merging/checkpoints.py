@@ -30,6 +30,7 @@ from ggez_hub.merging.tensors import (
     some,
     torch_dtype,
     trained_part,
+    weight_files,
 )
 from ggez_hub.merging.threads import in_threads
 from ggez_hub.method import check_fraction
@@ -52,6 +53,7 @@ class Merged:
     changed: int
     bytes: int
     converted: int = 0  # tensors whose regional values had another dtype
+    left_out: tuple[str, ...] = ()  # files of the base that hold the same once more
 
 
 @dataclass(frozen=True)
@@ -203,7 +205,8 @@ def _write(base: Path, known: Mapping[str, Entry], changes: Mapping[str, Lerp | 
         for file in carried(base):  # last, so that nothing loads what a killed merge leaves
             (hidden / file).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(base / file, hidden / file)
-    return Merged(len(known), len(changes), size)
+    again = tuple(file.relative_to(base).as_posix() for file in weight_files(base)[1])
+    return Merged(len(known), len(changes), size, left_out=again)
 
 
 @contextlib.contextmanager

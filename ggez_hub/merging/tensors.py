@@ -20,6 +20,7 @@ MAX_HEADER = 100_000_000  # bytes, as the safetensors library
 DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64", "I32": "int32",
           "I16": "int16", "I8": "int8", "U8": "uint8", "BOOL": "bool"}  # fmt: skip
 INDEX = ".safetensors.index.json"
+VARIANT = re.compile(r"(?P<stem>[^.]+?)(?P<variant>\.\w+)?(-\d+-of-\d+)?\.safetensors$")
 CARRIED = (
     ".json",
     ".txt",
@@ -64,7 +65,7 @@ def entries(folder: Path) -> dict[str, Entry]:
     Raises:
         InputError: No safetensors files, a damaged one, or one that the index lists and that is not there.
     """
-    files = _visible(folder, "*.safetensors")
+    files, _ = weight_files(folder)
     if not files:
         raise InputError(f"{folder}: no .safetensors file", "only safetensors checkpoints are read")
     result: dict[str, Entry] = {}
@@ -90,6 +91,23 @@ def entries(folder: Path) -> dict[str, Entry]:
                 f"{path}: {len(missing)} tensors are not in the file it names: {some(missing)}", "fetch the rest"
             )
     return result
+
+
+def weight_files(folder: Path) -> tuple[list[Path], list[Path]]:
+    """The safetensors files of a checkpoint folder, and those left out because they hold the same once more.
+
+    Repositories of diffusers often have each part in another precision beside it (``model.fp16.safetensors``), and the
+    whole pipeline in one file at the root.
+    """
+    files = _visible(folder, "*.safetensors")
+    whole = (folder / "model_index.json").is_file()
+    found = {file: VARIANT.match(file.name) for file in files}
+    plain = {(file.parent, match["stem"]) for file, match in found.items() if match and not match["variant"]}
+    again = [
+        file for file, match in found.items()
+        if (match and match["variant"] and (file.parent, match["stem"]) in plain) or (whole and file.parent == folder)
+    ]  # fmt: skip
+    return [file for file in files if file not in again], again
 
 
 def header(file: Path) -> dict[str, Entry]:
@@ -191,6 +209,7 @@ def carried(folder: Path) -> list[Path]:
         path.relative_to(folder)
         for path in _visible(folder, "*")
         if (path.suffix in CARRIED or path.name.upper().startswith(LICENCES)) and path.name not in OURS
+        if not re.search(r"\.safetensors\.index\.\w+\.json$", path.name)  # of files that are left out
     ]
 
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -208,6 +209,20 @@ def test_adapter_changes_the_unet_of_a_pipeline_alone(tmp_path: Path, unet_adapt
     assert files == {path.relative_to(tmp_path / "base") for path in (tmp_path / "base").rglob("*") if path.is_file()}
     for file in files - {Path("unet/diffusion_pytorch_model.safetensors")}:
         assert (tmp_path / "out" / file).read_bytes() == (tmp_path / "base" / file).read_bytes(), file
+
+
+def test_repository_that_holds_everything_twice_is_merged_once(tmp_path: Path, unet_adapter: Path) -> None:
+    base = pipeline(0)
+    base.save_pretrained(tmp_path / "base")
+    again = ["one_file_1.0.safetensors", "unet/diffusion_pytorch_model.fp16.safetensors"]
+    again += [f"vae/diffusion_pytorch_model.fp16-0000{i}-of-00002.safetensors" for i in (1, 2)]
+    for name in again:
+        shutil.copyfile(tmp_path / "base/unet/diffusion_pytorch_model.safetensors", tmp_path / "base" / name)
+    (tmp_path / "base/vae/diffusion_pytorch_model.safetensors.index.fp16.json").write_text("{}")
+    written = merge(tmp_path / "base", {unet_adapter: 1}, tmp_path / "out")
+    assert sorted(written.left_out) == sorted(again)
+    assert not [path for path in (tmp_path / "out").rglob("*") if "fp16" in path.name or "one_file" in path.name]
+    assert_equal_models(type(base).from_pretrained(tmp_path / "out").unet, with_adapter(unet_adapter), atol=1e-6)
 
 
 def test_all_parts_of_two_pipelines_are_merged(tmp_path: Path) -> None:
