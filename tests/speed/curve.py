@@ -149,10 +149,13 @@ def summary(row: dict[str, Any]) -> dict[str, Any]:
     found = {"goal": f"{ERROR:g}; {CHANGED:.1%}", "value": f"{row['error']:.1e}; {row['changed']:.2%}"}
     if row["curve"] == "scores":
         what = f"a curve through {row['nodes']} passes, for all {row['queries']:,} test questions"
-        return found | {"measure": f"{row['recipe']}: {what}: worst error in cosine; other answers"}
+        return found | {"measure": f"{row['recipe']} (synthetic): {what}: worst error in cosine; other answers"}
     what = f"the curves that are reliable after {row['nodes']} passes, one per question"
     note = f"{row['share']:.1%} of the questions"
-    return found | {"measure": f"{row['recipe']}: {what}: worst error in cosine; other answers", "note": note}
+    return found | {
+        "measure": f"{row['recipe']} (synthetic): {what}: worst error in cosine; other answers",
+        "note": note,
+    }
 
 
 if __name__ == "__main__":
