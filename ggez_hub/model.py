@@ -74,14 +74,14 @@ class RegionalModel:
         family = families.get(published.facts["family"])
         if published.facts["artefact"] == "merged":
             model = cls(family.load(published.weights), published)
+            if alpha is not None:
+                model.alpha = alpha
         else:
             given = published.facts["base"]
             near = published.root
             folder = hub.fetch(str(base)) if base else hub.fetch(given["id"], given["revision"], near=near)
             model = cls(family.load(folder), published)
-            model._add(published, merged)
-        if alpha is not None:
-            model.alpha = alpha
+            model._add(published, alpha, merged)
         return model
 
     def load_adapter(self, name: str | Path, alpha: float | None = None, revision: str | None = None) -> None:
@@ -106,14 +106,13 @@ class RegionalModel:
             raise InputError(f"{name}: made for {facts['base']['id']}, this model is {self._base}")
         if region in self._adapters:
             raise InputError(f"{name}: an adapter of region {region!r} is loaded already")
-        start = {region: float(facts["alpha"] if alpha is None else alpha)}
-        _check(start)
         with self._lock:
-            self._add(published, self._merged is not None)
-            self._set(self._alphas | start)
+            self._add(published, alpha, self._merged is not None)
 
-    def _add(self, published: "_Published", merged: bool) -> None:
+    def _add(self, published: "_Published", alpha: float | None, merged: bool) -> None:
         region = published.facts["region"]
+        start = {region: float(published.facts["alpha"] if alpha is None else alpha)}
+        _check(start)
         if merged:
             adapters = [*self._adapters.values(), published.weights]
             if self._merged:
@@ -129,7 +128,7 @@ class RegionalModel:
             )
             self._takes_blocks = live.takes_blocks(self._loaded.model)
         self._adapters[region] = published.weights
-        self._set(self._alphas | {region: float(published.facts["alpha"])})
+        self._set(self._alphas | start)
 
     @property
     def model(self) -> Any:

@@ -29,7 +29,6 @@ PARTS = {"lora_A.weight": "down", "lora_B.weight": "up", "lora_B.bias": "bias",
 class LowRank:
     """What an adapter adds to one layer: ``scale * up @ down``, and ``scale * bias`` to the layer's bias."""
 
-    module: str
     scale: float  # at alpha = 1
     down: Entry  # [r, inputs...]; of an embedding [r, tokens]
     up: Entry  # [outputs, r, 1...]; of an embedding [width, r]
@@ -98,9 +97,7 @@ def read_adapter(folder: Path) -> dict[str, LowRank]:
         if min(len(parts["down"].shape), len(parts["up"].shape)) < 2:
             strange += [f"{module}: factors of {parts['down']} and {parts['up']}"]
             continue
-        layers[module] = LowRank(
-            module, _scale(config, module, parts["down"], folder), **parts, is_embedding=is_embedding
-        )
+        layers[module] = LowRank(_scale(config, module, parts["down"], folder), **parts, is_embedding=is_embedding)
     if strange or not layers:
         raise InputError(
             f"{file}: tensors that make no LoRA: {some(strange) or 'none at all'}",

@@ -245,12 +245,12 @@ class _Rooms(threading.local):
         self._rooms: dict[str, torch.Tensor] = {}
 
     def get(self, name: str, count: int) -> "torch.Tensor":
-        """`count` bytes or more."""
+        """`count` bytes."""
         import torch
 
         if name not in self._rooms or self._rooms[name].numel() < count:
             self._rooms[name] = torch.empty(count, dtype=torch.uint8)
-        return self._rooms[name]
+        return self._rooms[name][:count]
 
 
 def _write_file(
@@ -306,7 +306,7 @@ def _lerp(entry: Entry, change: Lerp, rooms: _Rooms) -> tuple[Mix, int]:
             return theirs
         if dtype != other:
             ours, theirs = ours.to(wide), theirs.to(wide)
-        room = rooms.get("new", ours.numel() * ours.itemsize)[: ours.numel() * ours.itemsize].view(ours.dtype)
+        room = rooms.get("new", ours.numel() * ours.itemsize).view(ours.dtype)
         new = torch.lerp(ours, theirs, change.alpha, out=room)  # bf16 and fp16 too: in fp32 and rounded once
         if not math.isfinite(new.sum()):  # between two infinities of one sign lies the same, not NaN
             new = torch.where(ours == theirs, ours, new)

@@ -21,16 +21,8 @@ DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat1
           "I16": "int16", "I8": "int8", "U8": "uint8", "BOOL": "bool"}  # fmt: skip
 INDEX = ".safetensors.index.json"
 VARIANT = re.compile(r"(?P<stem>[^.]+?)(?P<variant>\.\w+)?(-\d+-of-\d+)?\.safetensors$")
-CARRIED = (
-    ".json",
-    ".txt",
-    ".jinja",
-    ".model",
-    ".spm",
-    ".tiktoken",
-    ".bpe",
-    ".yaml",
-)  # configuration, tokenizer and processor files
+# Configuration, tokenizer and processor files.
+CARRIED = (".json", ".txt", ".jinja", ".model", ".spm", ".tiktoken", ".bpe", ".yaml")
 OURS = (FACTS, "results.json")  # what a published model says of itself holds for no other
 LICENCES = ("LICENSE", "LICENCE", "NOTICE")
 
