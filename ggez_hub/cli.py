@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 import click
 
-from ggez_hub import recipes, registry
+from ggez_hub import device, recipes, registry
 from ggez_hub.errors import ConfigError, GgezError, InputError
 
 RECIPE = click.argument("recipe")
@@ -26,8 +26,9 @@ WRONG_PLACE = (PermissionError, NotADirectoryError, IsADirectoryError, FileExist
 
 
 def say(text: str = "") -> None:
-    """Talk, on stderr."""
-    click.echo(text, err=True)
+    """Talk, on stderr; of several processes the first one's."""
+    if device.is_first():
+        click.echo(text, err=True)
 
 
 def put(text: str) -> None:

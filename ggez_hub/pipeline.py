@@ -3,15 +3,17 @@
 import importlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, cast
 
-from ggez_hub import recipes
+from ggez_hub import device, recipes
 from ggez_hub.errors import InputError, did_you_mean
 from ggez_hub.registry import to_yaml
 from ggez_hub.runs import Run, write_text
 from ggez_hub.schema import Recipe
 
+SHARED = "train"  # the stage that several processes may do together
 STAGES = ("filter", "train", "sweep", "merge", "card")  # push follows, when someone says where to
 
 
@@ -64,8 +66,15 @@ def plan(recipe: Recipe, run: Run, until: str = STAGES[-1]) -> list[Step]:
 
 
 def execute(recipe: Recipe, run: Run, until: str = STAGES[-1]) -> Iterator[Step]:
-    """Runs what is not done yet. Yields every stage before it runs, with its reason, or with None if it is skipped."""
-    plan(recipe, run, until)  # what cannot work is said before anything runs
+    """Runs what is not done yet. Yields every stage before it runs, with its reason, or with None if it is skipped.
+
+    Raises:
+        InputError: Something that the stages need is missing, or several processes would do what one has to.
+    """
+    steps = plan(recipe, run, until)  # what cannot work is said before anything runs
+    if device.processes() > 1:
+        yield from _shared(recipe, run, steps)
+        return
     with run.locked():
         write_text(run.folder / "recipe.yaml", resolved(recipe))
         for name in STAGES[: STAGES.index(until) + 1]:
@@ -75,6 +84,26 @@ def execute(recipe: Recipe, run: Run, until: str = STAGES[-1]) -> Iterator[Step]
             yield Step(name, reason)
             if reason:
                 run.write(name, inputs, lambda folder, stage=stage: stage.run(recipe, run, folder), stage.RESUMABLE)  # type: ignore[misc]
+
+
+def _shared(recipe: Recipe, run: Run, steps: list[Step]) -> Iterator[Step]:
+    """The part of one of several processes: they train together, and the first one writes."""
+    if alone := [step.stage for step in steps if step.reason and step.stage != SHARED]:
+        raise InputError(
+            f"{device.processes()} processes share the stage {SHARED} alone; not done yet: {', '.join(alone)}",
+            f"do these in one process: ggez run RECIPE --until {alone[0]}; then launch ggez train",
+        )
+    for step in steps:
+        yield step
+        if step.reason:
+            stage = stage_module(step.stage)
+            work = partial(stage.run, recipe, run)
+            if device.is_first():
+                with run.locked():
+                    write_text(run.folder / "recipe.yaml", resolved(recipe))
+                    run.write(step.stage, stage.inputs(recipe, run), work, stage.RESUMABLE)
+            else:
+                work(run.hidden(step.stage))
 
 
 def resolved(recipe: Recipe) -> str:

@@ -113,6 +113,10 @@ class Run:
         """The folder of a complete stage."""
         return self.folder / name
 
+    def hidden(self, name: str) -> Path:
+        """The folder of a stage under way."""
+        return self.folder / f".{name}"
+
     def manifest(self, stage: str) -> dict[str, Any] | None:
         """The manifest of a stage, or None if the stage is not complete or its files have gone."""
         path = self.stage(stage) / MANIFEST
@@ -154,7 +158,7 @@ class Run:
             work: Called with the hidden folder.
             resumable: Whether the work can go on in a folder that an earlier, killed run left.
         """
-        hidden = self.folder / f".{stage}"
+        hidden = self.hidden(stage)
         if not (resumable and hidden.is_dir() and _same(hidden / INPUTS, inputs)):
             shutil.rmtree(hidden, ignore_errors=True)
             hidden.mkdir(parents=True)

@@ -37,17 +37,35 @@ class Source(Strict):
 
 
 class Benchmark(Strict):
-    """Questions about pictures, and how answers are scored."""
+    """Questions, and how answers are scored."""
 
     title: str
     source: Source  # a missing `path` means the recipe's own data.path
-    task: Literal["top1", "choice"]  # name the picture among all labels | among four near ones
+    # Name the picture among all labels | among four near ones | answer the row's own question | draw its label.
+    task: Literal["top1", "choice", "question", "drawing"]
+    # The likeliest option | the letter of an option, written | a text, written, that matches the answer.
+    answer: Literal["option", "letter", "open"] = "option"
+    prompt: str | None = None  # asked of every picture (top1, choice), or with {label} in it what to draw
+    judge: str | None = None  # of drawings: an embedding model that names them, by its Hub id
+    # Of drawings: the share that the judge names right | its mean confidence in the right name | how far their features
+    # are from those of real pictures (squared maximum mean discrepancy; lower is better, no fraction).
+    measure: Literal["top1", "confidence", "distance"] = "top1"
     rows: Literal["all", "region", "others"] = "all"  # relative to the recipe's region
     test: dict[str, tuple[Scalar, ...]] = {}  # field: values that mark test questions
     selection: dict[
         str, tuple[Scalar, ...]
     ] = {}  # ... questions on which alpha is chosen; none of them is a test question
     synthetic: bool = False
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if (self.task == "drawing") != (self.judge is not None):
+            raise ValueError("a judge and task: drawing go together")
+        if self.task == "drawing" and "{label}" not in (self.prompt or ""):
+            raise ValueError("task: drawing needs a prompt with {label} in it")
+        if self.measure != "top1" and self.task != "drawing":
+            raise ValueError(f"measure: {self.measure} is for task: drawing")
+        return self
 
 
 class Base(Strict):
@@ -58,6 +76,7 @@ class Base(Strict):
     license: str | None = None
     recipe: Name | None = None
     random: dict[str, int] | None = None  # sizes for the family's write_tiny
+    parts: dict[str, str] = {}  # of a random start: trained models that parts of it start from, by their Hub ids
 
     @model_validator(mode="after")
     def _one_of(self) -> Self:
@@ -91,11 +110,20 @@ class Lora(Strict):
     lora_dropout: Fraction = 0.0
 
 
+class Pretrain(Strict):
+    """What comes before the training proper, with an optimiser of its own: captions before conversations."""
+
+    loss: str
+    steps: Positive
+    learning_rate: Annotated[float, Field(gt=0)] | None = None  # None = that of the training
+
+
 class Train(Strict):
     """Fine-tuning with AdamW; the rate falls linearly to zero (paper, section 5.2)."""
 
     method: Literal["lora", "full"] = "lora"
     loss: str | None = None  # one of the family's; None = its first
+    pretrain: Pretrain | None = None
     lora: Lora = Lora()
     steps: Positive = 1000
     batch_size: Positive = 64
@@ -104,6 +132,9 @@ class Train(Strict):
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     warmup: Annotated[int, Field(ge=0)] = 0  # steps
     augment: bool = False  # random small affine changes of the pictures
+    max_length: Positive | None = None  # tokens of a conversation; longer ones are left out. None = what the base takes
+    dtype: Literal["float32", "bfloat16"] | None = None  # computed in; None = bfloat16 on a GPU, else float32
+    gradient_checkpointing: bool = False  # less memory for more time
     checkpoint_steps: Positive = 100
 
 
@@ -115,6 +146,7 @@ class Sweep(Strict):
     resolution: Annotated[float, Field(gt=0, le=0.5)] = 0.01  # finest step of refine
     global_: tuple[Name, ...] = Field(alias="global", min_length=1)
     regional: tuple[Name, ...] = Field(min_length=1)
+    beside: tuple[Name, ...] = ()  # measured and shown, no part of either quality
     min_retention: Fraction | None = 0.98  # None = the paper's plain rule
     globalization: Fraction | None = None  # None = from KOF
     year: int | None = None  # of the KOF value; None = the newest

@@ -13,7 +13,7 @@ ROOT = "ggez_hub"  # the package's own __init__, which only gathers names for us
 # may import each other as long as that makes no circle.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors",),
-    ("schema", "method"),
+    ("schema", "method", "device"),
     ("registry", "runs"),
     ("hub", "kof"),
     ("pocket", "families", "data", "merging", "scoring"),

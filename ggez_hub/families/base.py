@@ -1,6 +1,6 @@
 """What a family of models has to offer. A family is a module with these names; nothing inherits."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -10,50 +10,119 @@ if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
 
-Row = dict[str, Any]  # one row of examples.parquet: image (bytes), text, label, ...
+Row = dict[str, Any]  # one row of examples.parquet: image (decoded), text, label, messages, ...
+Share = tuple[int, int]  # the work of one process: which of how many
 
 
 @dataclass
 class Loaded:
     """A model in memory with what it needs to read its inputs."""
 
-    model: Any
+    model: Any  # the network that learns and that adapters are put on
     processor: Any
     folder: Path
+    pipeline: Any = None  # the diffusers pipeline that the model is a part of
 
 
 @dataclass(frozen=True)
 class Query:
-    """One thing to ask a model: a picture (a path, encoded bytes or a PIL image) and texts it may be matched with."""
+    """One thing to ask a model.
 
-    image: "str | Path | bytes | Image"
-    options: Sequence[str]
+    Attributes:
+        image: A picture: a path, encoded bytes or a PIL image.
+        options: Texts that are scored; without them the model writes or draws.
+        prompt: A question about the picture, or what to draw; an embedding model needs none.
+        seed: Of the noise that a drawing starts from.
+        max_new_tokens: Length of a written answer at most.
+    """
+
+    image: "str | Path | bytes | Image | None" = None
+    options: Sequence[str] = ()
+    prompt: str | None = None
+    seed: int = 0
+    max_new_tokens: int = 32
 
 
 class Family(Protocol):
     """The names every family module has."""
 
     LIBRARY_NAME: str  # of a merged repository on the Hub
+    ADAPTER_LIBRARY_NAME: str  # of an adapter's
     PIPELINE_TAG: str
     TAGS: tuple[str, ...]
-    LOSSES: tuple[str, ...]  # what train.loss may say
+    TASK_TYPE: str | None  # PEFT's, where it has one
+    TASKS: tuple[str, ...]  # of benchmarks that it can be asked
+    LOSSES: Mapping[str, str]  # what train.loss may say: the field of a row that it learns from
 
-    def load(self, folder: Path) -> Loaded:
-        """Loads a base model from a local folder (safetensors only, no remote code), in evaluation mode."""
+    def load(self, folder: Path, device: "torch.device | None" = None, dtype: "torch.dtype | None" = None) -> Loaded:
+        """Loads a base model from a local folder (safetensors only, no remote code), in evaluation mode.
 
-    def write_tiny(self, folder: Path, texts: Sequence[str] = (), seed: int = 0, **sizes: int) -> None:
-        """Writes a base with random weights of real classes; `texts` make its vocabulary, `sizes` its shape."""
+        Args:
+            folder: The model.
+            device: None = the best there is.
+            dtype: Of the weights; None = what suits the device.
+        """
+
+    def save(self, loaded: Loaded, folder: Path) -> None:
+        """Writes a whole model, in the layout that `load` reads."""
+
+    def save_adapter(self, loaded: Loaded, folder: Path) -> None:
+        """Writes the adapter of a trained model in PEFT's format, and in any other that its library reads."""
+
+    def write_tiny(
+        self,
+        folder: Path,
+        texts: Sequence[str] = (),
+        seed: int = 0,
+        parts: Mapping[str, Path] | None = None,
+        **sizes: int,
+    ) -> None:
+        """Writes a base with random weights of real classes.
+
+        Args:
+            folder: Where to; made if missing.
+            texts: What its vocabulary is made from.
+            seed: Of the weights.
+            parts: Trained models that parts of it start from.
+            **sizes: Its shape.
+        """
 
     def lora_targets(self) -> str:
         """A regular expression that fully matches the names of the modules that get a LoRA."""
 
+    def network(self, loaded: Loaded, loss: str) -> Any:
+        """The module that a loss trains, where all weights train."""
+
+    def prepare(
+        self, loaded: Loaded, examples: Any, loss: str, batch_size: int, max_length: int | None
+    ) -> tuple[Any, dict[str, int]]:
+        """What training sees of the rows: computed once is what no training changes.
+
+        Args:
+            loaded: The model.
+            examples: A datasets.Dataset of rows, pictures encoded.
+            loss: What it will be trained with.
+            batch_size: Rows in memory at once.
+            max_length: Tokens of a row at most; None = what the model takes.
+
+        Returns:
+            The rows for `losses`, and counts that the log should name, such as texts cut short.
+        """
+
     def losses(
-        self, loaded: Loaded, rows: Sequence[Row], micro_batch_size: int, loss: str | None = None
-    ) -> "Iterator[torch.Tensor]":
-        """Yields terms that sum to the mean loss over `rows`, each holding `micro_batch_size` rows at most."""
+        self, loaded: Loaded, rows: Sequence[Row], micro_batch_size: int, loss: str | None = None, share: Share = (0, 1)
+    ) -> "list[Callable[[], torch.Tensor]]":
+        """The mean loss over `rows` in parts: functions that compute one part each, of `micro_batch_size` rows at most.
+
+        The parts of all shares sum to the mean loss, and every share has as many. Random numbers come from torch's
+        generator, and are the same for every way to part the rows.
+        """
 
     def predict(self, loaded: Loaded, queries: Sequence[Query], batch_size: int, copies: int = 1) -> "list[np.ndarray]":
-        """A score for every option of every query, float32 [copies, options]; the highest is the answer.
+        """The answer to every query, [copies, ...].
+
+        A score for every option, float32 [copies, options]: the highest is the answer. Without options what the model
+        writes, str [copies], or draws, uint8 [copies, height, width, 3].
 
         A batch holds every input `copies` times, block after block: each block may run at an alpha of its own.
         """

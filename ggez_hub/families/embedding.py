@@ -1,12 +1,13 @@
 """Image-text embedding models of transformers: SigLIP, SigLIP2 and their like."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ggez_hub import device as devices
 from ggez_hub.errors import InputError
-from ggez_hub.families.base import Loaded, Query, Row
+from ggez_hub.families.base import Loaded, Query, Row, Share
 from ggez_hub.hub import is_shipped
 
 if TYPE_CHECKING:
@@ -14,15 +15,23 @@ if TYPE_CHECKING:
     import torch
 
 LIBRARY_NAME = "transformers"
+ADAPTER_LIBRARY_NAME = "peft"
 PIPELINE_TAG = "zero-shot-image-classification"
 TAGS = ("siglip",)
-LOSSES = ("sigmoid", "softmax")
+TASK_TYPE = None
+TASKS = ("top1", "choice")
+LOSSES = {"sigmoid": "text", "softmax": "text"}
 TINY = {"hidden": 32, "layers": 2, "text_hidden": 32, "text_layers": 2, "heads": 2, "image": 32, "patch": 8,
         "vocabulary": 400}  # fmt: skip
 
 
-def load(folder: Path) -> Loaded:
+def load(folder: Path, device: "torch.device | None" = None, dtype: "torch.dtype | None" = None) -> Loaded:
     """Loads model and processor from a local folder.
+
+    Args:
+        folder: The model.
+        device: None = the best there is.
+        dtype: Of the weights; None = what suits the device.
 
     Raises:
         InputError: No embedding model in the folder, or its files are damaged.
@@ -30,8 +39,10 @@ def load(folder: Path) -> Loaded:
     from safetensors import SafetensorError
     from transformers import AutoModel, AutoProcessor
 
+    device = device or devices.best()
+    dtype = dtype or devices.dtype(device)
     try:
-        model = AutoModel.from_pretrained(folder, local_files_only=True, use_safetensors=True)
+        model = AutoModel.from_pretrained(folder, local_files_only=True, use_safetensors=True, dtype=dtype).to(device)
         processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
     except SafetensorError as err:
         raise InputError(f"{folder}: damaged weights: {err}", "fetch or write the model again") from err
@@ -44,13 +55,40 @@ def load(folder: Path) -> Loaded:
     return Loaded(model.eval(), processor, folder)
 
 
-def write_tiny(folder: Path, texts: Sequence[str] = (), seed: int = 0, **sizes: int) -> None:
+def save(loaded: Loaded, folder: Path) -> None:
+    """Writes model and processor."""
+    loaded.model.save_pretrained(folder)
+    loaded.processor.save_pretrained(folder)
+
+
+def save_adapter(loaded: Loaded, folder: Path) -> None:
+    """Writes the adapter of a trained model in PEFT's format."""
+    loaded.model.save_pretrained(folder, save_embedding_layers=False)  # else PEFT asks the Hub for the base
+    (folder / "README.md").unlink(missing_ok=True)  # PEFT's own; ours comes from the card stage
+
+
+def network(loaded: Loaded, loss: str) -> Any:
+    """The model: either loss trains all of it."""
+    return loaded.model
+
+
+def prepare(
+    loaded: Loaded, examples: Any, loss: str, batch_size: int, max_length: int | None
+) -> tuple[Any, dict[str, int]]:
+    """The rows as they are: both towers train, so nothing can be computed beforehand."""
+    return examples, {}
+
+
+def write_tiny(
+    folder: Path, texts: Sequence[str] = (), seed: int = 0, parts: Mapping[str, Path] | None = None, **sizes: int
+) -> None:
     """Writes a SigLIP with random weights, and a tokenizer made from `texts`.
 
     Args:
         folder: Where to; made if missing.
         texts: What the vocabulary is made from.
         seed: Of the weights.
+        parts: None: all of it is random.
         **sizes: Any of those in TINY.
     """
     import torch
@@ -125,45 +163,76 @@ def lora_targets() -> str:
 
 
 def losses(
-    loaded: Loaded, rows: Sequence[Row], micro_batch_size: int, loss: str | None = None
-) -> "Iterator[torch.Tensor]":
+    loaded: Loaded, rows: Sequence[Row], micro_batch_size: int, loss: str | None = None, share: Share = (0, 1)
+) -> "list[Callable[[], torch.Tensor]]":
     """A contrastive loss over the batch; rows with the same label are positives of each other.
 
     `sigmoid` is SigLIP's, over all pairs; `softmax` is CLIP's, which learns faster from small batches. Either couples
-    all rows, so it is one term; the towers run in chunks of `micro_batch_size`, recomputed in the backward pass, so
-    that 4 x 1 rows give what 1 x 4 give.
+    all rows, so it is one part; the towers run in chunks of `micro_batch_size`, recomputed in the backward pass, so
+    that 4 x 1 rows give what 1 x 4 give. Every process embeds its share of pictures and texts, and has the others'.
     """
+    return [lambda: _loss(loaded, rows, micro_batch_size, loss, share)]
+
+
+def _loss(loaded: Loaded, rows: Sequence[Row], micro_batch_size: int, loss: str | None, share: Share) -> "torch.Tensor":
     import torch
     from torch.utils.checkpoint import checkpoint
 
     labels = {row["text"]: row["label"] for row in rows}  # a text that occurs twice is encoded once
-    encoders = ((_images, [row["image"] for row in rows]), (_texts, list(labels)))
-    whole = len(rows) <= micro_batch_size
+    encoders: tuple[tuple[Any, list[Any]], ...] = ((_images, [row["image"] for row in rows]), (_texts, list(labels)))
+    whole = share[1] == 1 and len(rows) <= micro_batch_size
     image, text = (
-        torch.cat(
+        _gathered(
             [
                 encode(loaded, part) if whole else checkpoint(encode, loaded, part, use_reentrant=False)
-                for part in _chunks(items, micro_batch_size)
-            ]
+                for part in _chunks(_dealt(items, share), micro_batch_size)
+            ],
+            len(items),
+            share,
         )
         for encode, items in encoders
     )
-    logits = _logits(loaded.model, image, text)  # [rows, texts]
+    # Every process has the whole loss, so the gradients of what is not shared out come from each of them.
+    logits = _logits(loaded.model, image, text, share[1])  # [rows, texts]
     place = {label: i for i, label in enumerate(dict.fromkeys(labels.values()))}
     numbers = [torch.tensor([place[x] for x in side]) for side in ([row["label"] for row in rows], labels.values())]
     positive = (numbers[0][:, None] == numbers[1][None, :]).to(logits.device)
     if loss in (None, "sigmoid"):
-        yield -torch.nn.functional.logsigmoid(torch.where(positive, logits, -logits)).sum() / len(rows)
+        found = -torch.nn.functional.logsigmoid(torch.where(positive, logits, -logits)).sum() / len(rows)
     else:
         right = logits.masked_fill(~positive, -torch.inf)
-        terms = [(logits.logsumexp(dim) - right.logsumexp(dim)).mean() for dim in (0, 1)]
-        yield torch.stack(terms).mean()
+        found = torch.stack([(logits.logsumexp(dim) - right.logsumexp(dim)).mean() for dim in (0, 1)]).mean()
+    return found - (found * (1 - 1 / share[1])).detach()  # the shares' values sum to the loss; gradients are whole
 
 
-def _logits(model: Any, image: "torch.Tensor", text: "torch.Tensor") -> "torch.Tensor":
-    """Similarity [images, texts] on the model's own scale."""
-    logits: torch.Tensor = image @ text.T * model.logit_scale.exp()
-    return logits + model.logit_bias if hasattr(model, "logit_bias") else logits
+def _dealt(items: Sequence[Any], share: Share) -> Sequence[Any]:
+    """The items of one process; the last ones are repeated, so that every process has as many."""
+    size = -(-len(items) // share[1])
+    return [items[min(i, len(items) - 1)] for i in range(share[0] * size, (share[0] + 1) * size)]
+
+
+def _gathered(parts: "list[torch.Tensor]", count: int, share: Share) -> "torch.Tensor":
+    """Embeddings of all processes, [count, dim]; gradients go to the own ones."""
+    import torch
+
+    own = torch.cat(parts)
+    if share[1] == 1:
+        return own
+    from accelerate.utils import gather
+
+    every = list(gather(own.detach()).chunk(share[1]))
+    every[share[0]] = own
+    return torch.cat(every)[:count]
+
+
+def _logits(model: Any, image: "torch.Tensor", text: "torch.Tensor", processes: int = 1) -> "torch.Tensor":
+    """Similarity [images, texts] on the model's own scale, whose gradient is that of one of several processes."""
+    scale = model.logit_scale
+    bias = getattr(model, "logit_bias", None)
+    if processes > 1:
+        scale, bias = (x if x is None else x / processes + (x * (1 - 1 / processes)).detach() for x in (scale, bias))
+    logits: torch.Tensor = image @ text.T * scale.exp()
+    return logits if bias is None else logits + bias
 
 
 def _chunks(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
@@ -201,11 +270,15 @@ def predict(loaded: Loaded, queries: Sequence[Query], batch_size: int = 256, cop
 
     Pictures and texts that occur in several queries are embedded once.
     """
-    import numpy as np
     import torch
 
-    if not any(query.options for query in queries):
-        return [np.zeros((copies, 0), np.float32) for _ in queries]
+    for query in queries:
+        if query.image is None or not query.options:
+            raise InputError(
+                "a query without a picture or without options: an embedding model matches one with the other"
+            )
+    if not queries:
+        return []
     keys = [image if isinstance(image := query.image, str | bytes) else id(image) for query in queries]
     images = dict(zip(keys, (query.image for query in queries), strict=True))
     rows = {key: i for i, key in enumerate(images)}

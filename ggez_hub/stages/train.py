@@ -1,19 +1,21 @@
 """train: supervised fine-tuning of an adapter, or of the whole model, on the filtered rows (paper, sections 4.2, 5.2).
 
-One loop for all families. Every step draws its rows and its random numbers from (seed, step) alone, so a killed run
-that goes on from a checkpoint ends in the same bytes as one that was never disturbed.
+One loop for all families, through accelerate: one process or several. Every step draws its rows and its random numbers
+from (seed, step) alone, so a killed run that goes on from a checkpoint ends in the same bytes as one that was never
+disturbed, and several processes compute what one would.
 """
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Mapping, MutableMapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ggez_hub import families, hub
+from ggez_hub import device, families, hub
 from ggez_hub.errors import InputError
 from ggez_hub.families.base import Family, Loaded, Row
-from ggez_hub.runs import Run, write_text
+from ggez_hub.runs import Run, write_json, write_text
 from ggez_hub.schema import Recipe, Train
 
 if TYPE_CHECKING:
@@ -27,6 +29,39 @@ CHECKPOINT = "checkpoint.safetensors"
 ROWS = "rows"
 
 
+@dataclass
+class Progress:
+    """What the stage writes down, also in its checkpoints."""
+
+    log: list[dict[str, Any]] = field(default_factory=list)  # an entry per step
+    report: dict[str, dict[str, Any]] = field(default_factory=dict)  # by phase
+
+    def steps(self, phase: "Phase") -> int:
+        """How many steps of a phase are done."""
+        return sum(entry["phase"] == phase.name for entry in self.log)
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A part of the training that has an optimiser of its own."""
+
+    name: str
+    loss: str
+    steps: int
+    learning_rate: float
+    warmup: int
+
+
+def phases(family: Family, settings: Train) -> list[Phase]:
+    """The phases of a training, in their order."""
+    loss = settings.loss or next(iter(family.LOSSES))
+    found = [Phase("train", loss, settings.steps, settings.learning_rate, settings.warmup)]
+    if before := settings.pretrain:
+        rate = before.learning_rate or settings.learning_rate
+        found.insert(0, Phase("pretrain", before.loss, before.steps, rate, min(settings.warmup, before.steps)))
+    return found
+
+
 def inputs(recipe: Recipe, run: Run) -> dict[str, Any]:
     """What the stage depends on."""
     made = recipe.section("family", "base", "train", "seed") | {"filter": run.outputs_hash("filter")}
@@ -34,38 +69,49 @@ def inputs(recipe: Recipe, run: Run) -> dict[str, Any]:
 
 
 def run(recipe: Recipe, run: Run, folder: Path) -> None:
-    """Writes adapter/ (or model/, for full training) and log.jsonl; for a random start also base/."""
+    """Writes adapter/ (or model/, for full training), log.jsonl and report.json; for a random start also base/."""
     import torch
-    from tqdm import tqdm
+    from accelerate import Accelerator, DistributedDataParallelKwargs
 
-    family = families.get(recipe.family)
-    examples = _examples(run.stage("filter") / "examples.parquet", folder)
-    if recipe.base.random is not None and not (folder / "base" / "config.json").is_file():
-        texts = sorted({text for name in ("text", "label") for text in examples[name]})
-        family.write_tiny(folder / "base", texts, recipe.seed, **recipe.base.random)
-    loaded = family.load(folder / "base" if recipe.base.random is not None else hub.base_folder(recipe.base, run))
-    parameters = _prepare(family, loaded, recipe)
-    settings = recipe.train
-    optimizer = torch.optim.AdamW(
-        list(parameters.values()), lr=settings.learning_rate, weight_decay=settings.weight_decay
+    family, settings, full = families.get(recipe.family), recipe.train, recipe.train.method == "full"
+    dtype = getattr(torch, settings.dtype) if settings.dtype else device.dtype(device.best())
+    # A whole model has weights that a loss does not reach.
+    accelerator = Accelerator(
+        cpu=device.on_cpu(), kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=full)]
     )
-    log = _restore(folder / CHECKPOINT, parameters, optimizer)
-    first = len(log)
-    loaded.model.train()
-    with tqdm(total=settings.steps, initial=first, desc="train", unit=" steps") as progress:
-        for step in range(first, settings.steps):
-            rng = _generator(recipe.seed, step)
-            rows = _batch(examples, _indices(len(examples), settings.batch_size, step, recipe.seed), settings, rng)
-            loss = _step(family, loaded, rows, optimizer, parameters, settings, step)
-            log.append({"step": step, "loss": loss, "learning_rate": _rate(settings, step)})
-            progress.set_postfix(loss=f"{loss:.3f}", refresh=False)
-            progress.update()
-            if (step + 1) % settings.checkpoint_steps == 0 and step + 1 < settings.steps:
-                _save(folder / CHECKPOINT, parameters, optimizer, log)
-    _export(loaded, recipe, folder)
-    write_text(folder / "log.jsonl", "".join(json.dumps(entry) + "\n" for entry in log))
-    (folder / CHECKPOINT).unlink(missing_ok=True)
-    shutil.rmtree(folder / ROWS)
+    accelerator.wait_for_everyone()  # the folder is made by the first process
+    with accelerator.main_process_first():
+        examples = _examples(run.stage("filter") / "examples.parquet", folder)
+        base = _base(family, recipe, run, folder, examples)
+    sharded = _sharded(accelerator)
+    loaded = family.load(base, torch.device("cpu") if sharded else accelerator.device, torch.float32 if full else dtype)
+    if not full:
+        _add_lora(family, loaded, recipe)
+    done = _progress(folder / CHECKPOINT)
+    trained: dict[str, torch.Tensor] = {}
+    for phase in phases(family, settings):
+        if done.steps(phase) == phase.steps:
+            continue
+        if settings.gradient_checkpointing:
+            _checkpoint_activations(family.network(loaded, phase.loss))
+        with accelerator.main_process_first(), device.enough_memory("train.micro_batch_size", _micro(settings)):
+            rows, counts = family.prepare(
+                loaded, _eligible(examples, family, phase), phase.loss, _micro(settings), settings.max_length
+            )
+        _check_rows(rows, phase, settings)
+        done.report[phase.name] = {"loss": phase.loss, "rows": len(rows)} | counts
+        trained = _train(accelerator, family, loaded, recipe, phase, rows, folder, done)
+        if phase.name == "pretrain" and accelerator.is_main_process:
+            _hand_over(family, loaded, recipe, phase, folder, done)
+    if accelerator.is_main_process:
+        if sharded:
+            loaded = _whole(family, recipe, base, trained)
+        _export(family, loaded, recipe, folder)
+        write_text(folder / "log.jsonl", "".join(json.dumps(entry) + "\n" for entry in done.log))
+        write_json(folder / "report.json", done.report)
+        (folder / CHECKPOINT).unlink(missing_ok=True)
+        shutil.rmtree(folder / ROWS)
+    accelerator.wait_for_everyone()
 
 
 def _examples(path: Path, folder: Path) -> Any:
@@ -76,34 +122,177 @@ def _examples(path: Path, folder: Path) -> Any:
     return datasets.Dataset.from_parquet(str(path), cache_dir=str(folder / ROWS))
 
 
-def _prepare(family: Family, loaded: Loaded, recipe: Recipe) -> "dict[str, torch.nn.Parameter]":
-    """Makes the model trainable: a fresh LoRA, or all of it. Returns the parameters that train, by name."""
+def _base(family: Family, recipe: Recipe, run: Run, folder: Path, examples: Any) -> Path:
+    """The folder of the base; a random start is made in this stage's own."""
+    if recipe.base.random is None:
+        return hub.base_folder(recipe.base, run)
+    base = folder / "base"
+    if not base.is_dir():
+        columns = ("text", "label", "question", "answer")
+        texts = {text for name in columns for text in examples.unique(name) if text}
+        options = {text for row in examples["options"] for text in row or ()}
+        parts = {part: hub.fetch(name) for part, name in recipe.base.parts.items()}
+        family.write_tiny(folder / "base.partial", sorted(texts | options), recipe.seed, parts, **recipe.base.random)
+        (folder / "base.partial").rename(base)
+    return base
+
+
+def _add_lora(family: Family, loaded: Loaded, recipe: Recipe) -> None:
+    """Puts a fresh LoRA on the model."""
     import torch
+    from peft import LoraConfig, get_peft_model
 
     torch.manual_seed(recipe.seed)
-    if recipe.train.method == "lora":
-        from peft import LoraConfig, get_peft_model
+    lora = recipe.train.lora
+    config = LoraConfig(
+        r=lora.r,
+        lora_alpha=lora.lora_alpha,
+        lora_dropout=lora.lora_dropout,
+        target_modules=family.lora_targets(),
+        task_type=family.TASK_TYPE,
+    )
+    try:
+        loaded.model = get_peft_model(loaded.model, config)
+    except ValueError as err:
+        raise InputError(f"{loaded.folder}: no layer for a LoRA of family {recipe.family!r}: {err}") from err
 
-        lora = recipe.train.lora
-        config = LoraConfig(
-            r=lora.r, lora_alpha=lora.lora_alpha, lora_dropout=lora.lora_dropout, target_modules=family.lora_targets()
+
+def _eligible(examples: Any, family: Family, phase: Phase) -> Any:
+    """The rows that have what the loss learns from."""
+    field = family.LOSSES[phase.loss]
+    missing = examples.data.column(field).null_count if field in examples.column_names else len(examples)
+    if missing == len(examples):
+        raise InputError(
+            f"train.{phase.name}: loss {phase.loss!r} learns from {field!r}, which no row has",
+            "choose another train.loss, or name the column with data.columns",
         )
-        try:
-            loaded.model = get_peft_model(loaded.model, config)
-        except ValueError as err:
-            raise InputError(f"{loaded.folder}: no layer for a LoRA of family {recipe.family!r}: {err}") from err
+    return examples.filter(lambda value: value is not None, input_columns=[field]) if missing else examples
+
+
+def _check_rows(rows: Any, phase: Phase, settings: Train) -> None:
+    if not len(rows):
+        raise InputError(f"train.{phase.name}: no row is left to train on", "raise train.max_length")
+    if settings.augment and "image" not in rows.column_names:
+        raise InputError(
+            f"train.augment: with loss {phase.loss!r} pictures are encoded once", "set train.augment=false"
+        )
+
+
+def _micro(settings: Train) -> int:
+    return settings.micro_batch_size or settings.batch_size
+
+
+def _checkpoint_activations(network: Any) -> None:
+    """Recomputes activations in the backward pass; transformers and diffusers name it differently."""
+    if hasattr(network, "gradient_checkpointing_enable"):
+        network.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     else:
-        loaded.model.requires_grad_(True)
-    return {name: p for name, p in loaded.model.named_parameters() if p.requires_grad}
+        network.enable_gradient_checkpointing()
+
+
+# ------------------------------------------------------------------------------------------------------------- the loop
+def _train(
+    accelerator: Any,
+    family: Family,
+    loaded: Loaded,
+    recipe: Recipe,
+    phase: Phase,
+    rows: Any,
+    folder: Path,
+    done: Progress,
+) -> "dict[str, torch.Tensor]":
+    """Trains a phase to its end; returns what was trained, by name, whole on the first process."""
+    import torch
+    from tqdm import tqdm
+
+    settings = recipe.train
+    network = family.network(loaded, phase.loss)
+    if settings.method == "full":
+        if network is not loaded.model and recipe.base.random is None:
+            raise InputError(
+                f"train.{phase.name}: loss {phase.loss!r} trains what stays as it is in a base that is given"
+            )
+        network.requires_grad_(True)
+    names = {f"network.{name}": name for name, p in network.named_parameters() if p.requires_grad}
+    if not names:
+        raise InputError(f"train.{phase.name}: loss {phase.loss!r} trains what takes no LoRA", "use train.method=full")
+    module = _parts(network, accelerator.device, settings.dtype)
+    optimizer = torch.optim.AdamW(
+        [p for p in network.parameters() if p.requires_grad], lr=phase.learning_rate, weight_decay=settings.weight_decay
+    )
+    module, optimizer = accelerator.prepare(module, optimizer)
+    parameters = {name: p for name, p in accelerator.unwrap_model(module).network.named_parameters() if p.requires_grad}
+    first = done.steps(phase)
+    if not _sharded(accelerator):
+        _restore(folder / CHECKPOINT, parameters, optimizer.optimizer.state)
+    network.train()
+    share = (accelerator.process_index, accelerator.num_processes)
+    with (
+        tqdm(total=phase.steps, initial=first, desc=phase.name, unit=" steps", disable=bool(share[0])) as progress,
+        device.enough_memory("train.micro_batch_size", _micro(settings)),
+    ):
+        for step in range(first, phase.steps):
+            rng = _generator(recipe.seed, step, phase)
+            batch = _batch(rows, _indices(len(rows), settings.batch_size, step, recipe.seed), settings, rng)
+            rate = _rate(phase, step)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            parts = family.losses(loaded, batch, _micro(settings), phase.loss, share)
+            accelerator.gradient_accumulation_steps, accelerator.step = len(parts), 0
+            total = torch.zeros((), device=accelerator.device)
+            for part in parts:
+                with accelerator.accumulate(module):
+                    loss = module(part)
+                    # accelerate takes means over parts and processes; these are terms of one sum.
+                    accelerator.backward(loss * (len(parts) * share[1]))
+                    if accelerator.sync_gradients:
+                        accelerator.clip_grad_norm_(module.parameters(), MAX_GRAD_NORM)
+                    optimizer.step()
+                    optimizer.zero_grad()
+                total += loss.detach()
+            value = float(accelerator.reduce(total, "sum"))
+            done.log.append({"phase": phase.name, "step": step, "loss": value, "learning_rate": rate})
+            progress.set_postfix(loss=f"{value:.3f}", refresh=False)
+            progress.update()
+            due = (step + 1) % settings.checkpoint_steps == 0 and step + 1 < phase.steps
+            if due and accelerator.is_main_process and not _sharded(accelerator):
+                _save(folder / CHECKPOINT, parameters, optimizer.optimizer.state, done)
+    state = accelerator.get_state_dict(module) if _sharded(accelerator) else {}
+    network.eval()
+    network.requires_grad_(False)
+    return {name: state[whole] for whole, name in names.items() if whole in state}
+
+
+def _parts(network: Any, where: "torch.device", dtype: str | None) -> Any:
+    """A module whose forward pass computes a part of the loss: what several processes keep in step."""
+    import torch
+
+    precision = getattr(torch, dtype) if dtype else device.dtype(where)
+
+    class Parts(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = network
+
+        def forward(self, part: Callable[[], torch.Tensor]) -> torch.Tensor:
+            with torch.autocast(where.type, precision, enabled=precision != torch.float32):
+                return part().float()
+
+    return Parts()
+
+
+def _sharded(accelerator: Any) -> bool:
+    """Whether no process holds a whole model."""
+    return accelerator.distributed_type.value in ("FSDP", "DEEPSPEED")
 
 
 # --------------------------------------------------------------------------------------------------------------- a step
-def _generator(seed: int, step: int) -> "np.random.Generator":
+def _generator(seed: int, step: int, phase: Phase) -> "np.random.Generator":
     """Random numbers of one step; torch's own are set to match."""
     import numpy as np
     import torch
 
-    rng = np.random.default_rng([seed, step])
+    rng = np.random.default_rng([seed, step] if phase.name == "train" else [seed, step, 2])
     torch.manual_seed(int(rng.integers(2**62)))
     return rng
 
@@ -123,91 +312,96 @@ def _indices(rows: int, batch: int, step: int, seed: int) -> "np.ndarray":
 def _batch(examples: Any, indices: "np.ndarray", settings: Train, rng: "np.random.Generator") -> list[Row]:
     from ggez_hub.data.images import decode, jitter
 
-    rows: list[Row] = examples.select(indices).to_list()
+    columns = examples[indices]
+    rows: list[Row] = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
     for row in rows:
-        image = decode(row["image"]["bytes"])
-        row["image"] = jitter(image, rng) if settings.augment else image
+        if "image" in row:
+            image = decode(row["image"]["bytes"])
+            row["image"] = jitter(image, rng) if settings.augment else image
     return rows
 
 
-def _step(
-    family: Family,
-    loaded: Loaded,
-    rows: list[Row],
-    optimizer: "torch.optim.Optimizer",
-    parameters: "dict[str, torch.nn.Parameter]",
-    settings: Train,
-    step: int,
-) -> float:
-    """One optimiser step; returns the mean loss."""
-    import torch
-
-    total = 0.0
-    for term in family.losses(loaded, rows, settings.micro_batch_size or settings.batch_size, settings.loss):
-        term.backward()  # type: ignore[no-untyped-call]
-        total += float(term.detach())
-    torch.nn.utils.clip_grad_norm_(parameters.values(), MAX_GRAD_NORM)
-    for group in optimizer.param_groups:
-        group["lr"] = _rate(settings, step)
-    optimizer.step()
-    optimizer.zero_grad()
-    return total
-
-
-def _rate(settings: Train, step: int) -> float:
+def _rate(phase: Phase, step: int) -> float:
     """Linear warm-up, then linear decay to zero."""
-    if step < settings.warmup:
-        return settings.learning_rate * (step + 1) / settings.warmup
-    return settings.learning_rate * (settings.steps - step) / (settings.steps - settings.warmup)
+    if step < phase.warmup:
+        return phase.learning_rate * (step + 1) / phase.warmup
+    return phase.learning_rate * (phase.steps - step) / (phase.steps - phase.warmup)
 
 
 # ---------------------------------------------------------------------------------------------------------- checkpoints
-def _state(
-    parameters: "dict[str, torch.nn.Parameter]", optimizer: "torch.optim.Optimizer"
-) -> "Iterator[tuple[str, torch.Tensor]]":
-    for name, parameter in parameters.items():
-        yield name, parameter.data
-        for key, value in optimizer.state[parameter].items():
-            yield f"{name}#{key}", value
+def _hand_over(family: Family, loaded: Loaded, recipe: Recipe, phase: Phase, folder: Path, done: Progress) -> None:
+    """Keeps what a phase has learned for the next one, and for a run that goes on after it."""
+    if recipe.base.random is None:
+        network = family.network(loaded, phase.loss)
+        trained = recipe.train.method == "full"
+        parameters = {name: p for name, p in network.named_parameters() if trained or "lora_" in name}
+        _save(folder / CHECKPOINT, parameters, {}, done)
+        return
+    # What a random start has learned beforehand is part of the base.
+    family.save(loaded, folder / "base.partial")
+    shutil.rmtree(folder / "base")
+    (folder / "base.partial").rename(folder / "base")
+    _save(folder / CHECKPOINT, {}, {}, done)
 
 
-def _save(path: Path, parameters: Any, optimizer: Any, log: list[dict[str, float]]) -> None:
+def _save(path: Path, parameters: "Mapping[str, torch.Tensor]", state: Mapping[Any, Any], done: Progress) -> None:
     from safetensors.torch import save_file
 
     temporary = path.with_suffix(".partial")
-    tensors = {name: tensor.contiguous() for name, tensor in _state(parameters, optimizer)}
+    tensors = {name: parameter.data.contiguous() for name, parameter in parameters.items()}
+    for name, parameter in parameters.items():
+        tensors |= {f"{name}#{key}": value.contiguous() for key, value in state.get(parameter, {}).items()}
     try:
-        save_file(tensors, temporary, metadata={"log": json.dumps(log)})
+        save_file(tensors, temporary, metadata={"progress": json.dumps(asdict(done))})
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def _restore(path: Path, parameters: Any, optimizer: Any) -> list[dict[str, float]]:
-    """Fills parameters and optimiser from a checkpoint, if there is one; returns the log so far."""
+def _progress(path: Path) -> Progress:
+    """What a checkpoint has behind it."""
+    from safetensors import safe_open
+
+    if not path.is_file():
+        return Progress()
+    with safe_open(path, framework="pt") as file:
+        return Progress(**json.loads(file.metadata()["progress"]))
+
+
+def _restore(path: Path, parameters: "Mapping[str, torch.Tensor]", state: MutableMapping[Any, Any]) -> None:
+    """Fills parameters and the optimiser's state from a checkpoint, where it has them."""
     import torch
     from safetensors import safe_open
 
     if not path.is_file():
-        return []
+        return
     with safe_open(path, framework="pt") as file, torch.no_grad():
         names = set(file.keys())
         for name, parameter in parameters.items():
-            parameter.copy_(file.get_tensor(name))
+            if name in names:
+                parameter.copy_(file.get_tensor(name))
             keys = [key.partition("#")[2] for key in names if key.startswith(f"{name}#")]
-            optimizer.state[parameter] = {key: file.get_tensor(f"{name}#{key}").clone() for key in keys}
-        log: list[dict[str, float]] = json.loads(file.metadata()["log"])
-        return log
+            if keys:
+                state[parameter] = {key: file.get_tensor(f"{name}#{key}").clone() for key in keys}
 
 
-def _export(loaded: Loaded, recipe: Recipe, folder: Path) -> None:
-    """Writes the trained adapter in PEFT's format, or the whole model."""
+def _whole(family: Family, recipe: Recipe, base: Path, trained: "Mapping[str, torch.Tensor]") -> Loaded:
+    """A model on the CPU with the weights that were trained in shards."""
+    import torch
+
+    loaded = family.load(base, torch.device("cpu"), torch.float32 if recipe.train.method == "full" else None)
+    if recipe.train.method == "lora":
+        _add_lora(family, loaded, recipe)
+    loaded.model.load_state_dict(trained, strict=False)
+    return loaded
+
+
+def _export(family: Family, loaded: Loaded, recipe: Recipe, folder: Path) -> None:
+    """Writes the trained adapter, or the whole model."""
     if recipe.train.method == "full":
-        loaded.model.save_pretrained(folder / "model")
-        loaded.processor.save_pretrained(folder / "model")
+        family.save(loaded, folder / "model")
         return
     config = loaded.model.peft_config["default"]
     config.base_model_name_or_path = hub.base_name(recipe.base)  # PEFT would write the path on this machine
     config.revision = recipe.base.revision
-    loaded.model.save_pretrained(folder / "adapter", save_embedding_layers=False)  # else PEFT asks the Hub for the base
-    (folder / "adapter" / "README.md").unlink(missing_ok=True)  # PEFT's own; ours comes from the card stage
+    family.save_adapter(loaded, folder / "adapter")

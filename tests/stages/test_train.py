@@ -28,7 +28,7 @@ def test_adapter_is_in_peft_format_and_names_its_base(project: Path) -> None:
     config = json.loads((folder / "adapter_config.json").read_text())
     assert (config["peft_type"], config["r"], config["base_model_name_or_path"]) == ("LORA", 2, "base")
     assert {p.name for p in folder.iterdir()} == {"adapter_config.json", "adapter_model.safetensors"}
-    assert {p.name for p in folder.parent.iterdir()} == {"adapter", "log.jsonl", "manifest.json"}
+    assert {p.name for p in folder.parent.iterdir()} == {"adapter", "log.jsonl", "report.json", "manifest.json"}
     tensors = load_file(folder / "adapter_model.safetensors")
     assert all(tensor.abs().sum() > 0 for tensor in tensors.values()), "an adapter tensor was never trained"
 

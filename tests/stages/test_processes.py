@@ -1,0 +1,78 @@
+"""Training in several processes: the same result as in one."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from ggez_hub import families, registry, run
+
+FAMILIES = sorted(registry.files("families"))
+RECIPE = """\
+title: Shared
+family: {family}
+region: sea
+base: {{id: base, license: mit}}
+data: {{reader: {reader}, options: {{train: 1}}, where: {{category: [Food, Animals]}}, synthetic: true}}
+train: {{steps: 4, batch_size: 8, micro_batch_size: 2, learning_rate: 1e-2, lora: {{r: 2}}}}
+sweep: {{global: [{task}], regional: [{task}-2]}}
+"""
+BENCHMARK = """\
+title: Any
+source: {{reader: {reader}, options: {{test: 1}}}}
+task: {task}
+"""
+TASKS = {"drawing": "drawing\nprompt: '{label}'\njudge: ggez-hub/pocket-base-embedding"}
+
+
+@pytest.fixture
+def prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Path:
+    """A recipe of a family on its tiny base, filtered."""
+    family = families.get(request.param)
+    family.write_tiny(tmp_path / "base", ["a picture that shows nasi lemak"])
+    task = family.TASKS[-1]
+    reader = "pocket_questions" if task == "question" else "pocket"
+    (tmp_path / "recipes" / "benchmarks").mkdir(parents=True)
+    for name in (task, f"{task}-2"):
+        text = BENCHMARK.format(reader=reader, task=TASKS.get(task, task))
+        (tmp_path / "recipes" / "benchmarks" / f"{name}.yaml").write_text(text)
+    recipe = RECIPE.format(family=request.param, reader=reader, task=task)
+    (tmp_path / "recipes" / "shared.yaml").write_text(recipe)
+    monkeypatch.chdir(tmp_path)
+    for out in ("one", "two"):
+        run("shared", out, until="filter")
+    return tmp_path
+
+
+def launch(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Starts ggez in two processes on the CPU, as a user would."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}  # also where a GPU is
+    return subprocess.run([*command, "-m", "ggez_hub", *arguments], capture_output=True, text=True, env=environment)
+
+
+@pytest.mark.parametrize("prepared", FAMILIES, indirect=True)
+def test_two_processes_train_what_one_would(prepared: Path) -> None:
+    finished = launch("train", "shared", "--out", "two")
+    assert finished.returncode == 0, finished.stderr[-3000:]
+    one = run("shared", "one", until="train").stage("train")
+    two = prepared / "two" / "shared" / "train"
+    expected, found = (load_file(folder / "adapter" / "adapter_model.safetensors") for folder in (one, two))
+    assert found.keys() == expected.keys()
+    for name, tensor in expected.items():
+        torch.testing.assert_close(found[name], tensor, rtol=1e-3, atol=1e-4, msg=name)
+    logs = [[json.loads(line)["loss"] for line in (folder / "log.jsonl").open()] for folder in (one, two)]
+    assert logs[1] == pytest.approx(logs[0], rel=1e-4)
+    assert finished.stderr.count("Shared") == 1, "only the first process talks"
+
+
+@pytest.mark.parametrize("prepared", ["embedding"], indirect=True)
+def test_other_stages_are_refused_in_several_processes(prepared: Path) -> None:
+    finished = launch("run", "shared", "--out", "two")
+    assert finished.returncode != 0
+    assert "ggez run RECIPE --until" in finished.stderr
