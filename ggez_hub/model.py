@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ggez_hub import families, hub
+from ggez_hub import device, families, hub
 from ggez_hub.errors import InputError
 from ggez_hub.families.base import Family, Loaded, Query
 from ggez_hub.merging import live
@@ -132,8 +132,8 @@ class RegionalModel:
 
     @property
     def model(self) -> Any:
-        """The model of the library underneath."""
-        return self._loaded.model
+        """The model of the library underneath; of a family that draws, the pipeline."""
+        return self._loaded.pipeline or self._loaded.model
 
     @property
     def processor(self) -> Any:
@@ -201,19 +201,20 @@ class RegionalModel:
         alphas: Sequence[Alpha] | None = None,
         batch_size: int = 64,
     ) -> "list[np.ndarray]":
-        """Scores the options of every query; the highest is the answer.
+        """Answers every query: scores its options, or, without options, writes or draws what its prompt asks for.
 
         With adapters beside the weights every query runs at all alphas in one batch, which changes nothing that other
         threads see; neither do they change anything here. A model with merged weights, or with adapters on embedding
         tables, takes one pass per alpha, and other threads wait for it.
 
         Args:
-            queries: Pictures with options (Query, or a mapping with its fields).
+            queries: Query, or a mapping with its fields.
             alphas: Also at several alphas; None = at the present one.
             batch_size: Pictures or texts at once.
 
         Returns:
-            One float32 array per query: [options], or [alphas, options] if alphas are given.
+            One array per query. Scores, of which the highest is the answer: float32 [options]. A text: a str array of
+            no dimension. A drawing: uint8 [height, width, 3]. If alphas are given, a dimension for them comes first.
         """
         import numpy as np
 
@@ -223,7 +224,7 @@ class RegionalModel:
             raise InputError("alphas: expected one at least")
         if self._takes_blocks:
             by_adapter = {_adapter_name(region): [a[region] for a in wanted] for region in self._dials}
-            with live.blocks(by_adapter):
+            with live.blocks(by_adapter), device.enough_memory("batch_size", batch_size):
                 scores = self._family.predict(self._loaded, asked, batch_size, len(wanted))
         else:
             passes = []
@@ -243,7 +244,7 @@ class RegionalModel:
         """Scores as a continuous function of alpha, from 5 to 11 passes; it says how far it can be relied on.
 
         Args:
-            queries: As for predict.
+            queries: As for predict, with options.
             batch_size: Pictures or texts at once.
 
         Returns:

@@ -9,6 +9,7 @@ from pydantic import BaseModel
 from ggez_hub import families, kof, registry
 from ggez_hub.data import readers
 from ggez_hub.errors import ConfigError, InputError, did_you_mean
+from ggez_hub.families.base import Family
 from ggez_hub.registry import Key, Kind, Place
 from ggez_hub.schema import Benchmark, Recipe
 
@@ -66,16 +67,31 @@ def load_recipe(name: str, overrides: Mapping[str, Any] | None = None) -> Recipe
         collect(lambda: registry.load_region(at("region")))
         if at("sweep", "globalization") is None:
             collect(lambda: kof.lookup(at("region"), at("sweep", "year")))
-    if known("families", ("family",), at("family")):
-        losses, loss = families.get(at("family")).LOSSES, at("train", "loss")
-        if isinstance(loss, str) and loss not in losses:
-            problem(("train", "loss"), f"unknown loss {loss!r}{did_you_mean(loss, losses)}")
+    family = families.get(at("family")) if known("families", ("family",), at("family")) else None
+    for key in (("train", "loss"), ("train", "pretrain", "loss")):
+        if family and isinstance(loss := at(*key), str) and loss not in family.LOSSES:
+            problem(key, f"unknown loss {loss!r}{did_you_mean(loss, family.LOSSES)}")
     known("recipes", ("base", "recipe"), at("base", "recipe"))
-    sides = {side: at("sweep", side) if isinstance(at("sweep", side), list) else [] for side in ("global", "regional")}
+
+    def asked(key: Key, name: str) -> None:
+        """Loads a benchmark, and checks that this family can answer it on this side."""
+        benchmark = load_benchmark(name)
+        if family and not _answers(family, benchmark):
+            how = (
+                benchmark.task if benchmark.answer == "option" else f"{benchmark.task}, answered by {benchmark.answer}"
+            )
+            problem(key, f"{name!r} is of task {how}, which family {at('family')!r} cannot do")
+        if benchmark.measure == "distance" and "beside" not in key:
+            problem(key, f"{name!r} measures a distance, which is no quality; name it under sweep.beside")
+
+    sides = {
+        side: at("sweep", side) if isinstance(at("sweep", side), list) else []
+        for side in ("global", "regional", "beside")
+    }
     for side, names in sides.items():
         for i, benchmark in enumerate(names):
             if known("benchmarks", ("sweep", side, i), benchmark):
-                collect(lambda benchmark=benchmark: load_benchmark(benchmark))  # type: ignore[misc]
+                collect(lambda key=("sweep", side, i), benchmark=benchmark: asked(key, benchmark))  # type: ignore[misc]
     for benchmark in sides["global"]:
         if benchmark in sides["regional"]:
             problem(("sweep",), f"{benchmark!r} stands on both sides; give each side its own")
@@ -84,6 +100,11 @@ def load_recipe(name: str, overrides: Mapping[str, Any] | None = None) -> Recipe
     if problems:
         raise ConfigError(registry.by_line(problems))
     return registry.check(Recipe, value, place)
+
+
+def _answers(family: Family, benchmark: Benchmark) -> bool:
+    """Whether a family can be asked a benchmark: in letters or openly only where it writes."""
+    return benchmark.task in family.TASKS and (benchmark.answer == "option" or "question" in family.TASKS)
 
 
 def _check_source(source: Any, key: Key, place: Place) -> None:

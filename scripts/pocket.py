@@ -7,9 +7,10 @@ import argparse
 import shutil
 from pathlib import Path
 
-from ggez_hub import hub, registry, run
+from ggez_hub import hub, load_recipe, registry, run
 
 GOLDEN = Path(__file__).parents[1] / "cards" / "pocket"
+JUDGE = "pocket-judge"
 
 
 def main() -> None:
@@ -21,13 +22,14 @@ def main() -> None:
     parser.add_argument("--out", default="runs")
     args = parser.parse_args()
     shipped = [name for name in registry.files("recipes") if name.startswith("pocket-")]
-    bases = [name for name in shipped if "-base-" in name]
+    bases = [name for name in shipped if load_recipe(name).base.random is not None]
+    bases.sort(key=lambda name: name != JUDGE)  # which has to be there to measure another
     for name in bases if args.bases else ():
         replace(hub.SHIPPED / name, run(name, args.out).stage("merge") / "model")
     for name in args.recipes or (name for name in shipped if name not in bases):
         done = run(name, args.out)
         card, sweep = done.stage("card"), done.stage("sweep")
-        replace(GOLDEN / name, sweep / "results.json", sweep / "parity.png")
+        replace(GOLDEN / name, *(sweep / file for file in ("results.json", "parity.png", "samples.png")))
         for artefact in ("adapter", "merged"):
             shutil.copyfile(card / artefact / "README.md", GOLDEN / name / f"{artefact}.md")
 

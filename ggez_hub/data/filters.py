@@ -21,12 +21,14 @@ def in_region(region: Region) -> Rule:
 
 
 def has_text() -> Rule:
-    """Keeps rows that say something."""
+    """Keeps rows that say something: a caption or a conversation."""
     import pyarrow.compute as pc
 
-    return lambda batch: pc.fill_null(
-        pc.greater(pc.utf8_length(pc.utf8_trim_whitespace(batch.column("text"))), 0), False
-    )
+    def rule(batch: "pa.RecordBatch") -> "pa.BooleanArray":
+        letters = pc.utf8_length(pc.utf8_trim_whitespace(batch.column("text")))
+        return pc.or_(pc.fill_null(pc.greater(letters, 0), False), pc.is_valid(batch.column("messages")))
+
+    return rule
 
 
 def rewarded(minimum: float) -> Rule:

@@ -11,37 +11,59 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ggez_hub.data import conversations
 from ggez_hub.errors import ConfigError, InputError, did_you_mean
 from ggez_hub.schema import Source
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-FIELDS = ("id", "image", "text", "label", "category", "country", "language", "source", "license", "reward")
+FIELDS = (
+    "id", "image", "text", "messages", "label", "category", "country", "language", "source", "license", "reward",
+    "question", "options", "answer", "kind",
+)  # fmt: skip
 BATCH = 1024  # rows
 
 
 @cache
 def row_schema() -> "pa.Schema":
-    """The Arrow schema of a row. `country` is ISO3; `label` names what a picture shows; `reward` is a quality 1..5."""
+    """The Arrow schema of a row.
+
+    `country` is ISO3; `label` names what a picture shows; `reward` is a quality 1..5. `messages` is a conversation
+    about the picture, `<image>` in a user's message where it stands. Of a question, `options` are what it lists,
+    `answer` is one of them or, for an open question, all that are right, with "|" between; `kind` is what it asks for.
+    """
     import pyarrow as pa
 
     types = dict.fromkeys(FIELDS, pa.string())
-    types |= {"image": pa.struct([("bytes", pa.binary()), ("path", pa.string())]), "reward": pa.float32()}
+    types |= {
+        "image": pa.struct([("bytes", pa.binary()), ("path", pa.string())]),
+        "messages": pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())])),
+        "options": pa.list_(pa.string()),
+        "reward": pa.float32(),
+    }
     return pa.schema(list(types.items()))
 
 
 # -------------------------------------------------------------------------------------------------------------- readers
 def pocket(
-    *, train: int = 0, selection: int = 0, test: int = 0, held_back: int | None = None
+    *,
+    train: int = 0,
+    selection: int = 0,
+    test: int = 0,
+    judge: int = 0,
+    held_back: int | None = None,
+    calm: bool = False,
 ) -> Iterator["pa.RecordBatch"]:
     """The drawn concepts of the pocket atlas. Synthetic.
 
     Args:
         train: Training pictures of each concept.
         selection: Pictures of each concept on which alpha is chosen.
-        test: Test pictures of each concept. No two splits share a seed.
+        test: Test pictures of each concept.
+        judge: Pictures of each concept that train a recogniser, and nothing else. No two splits share a seed.
         held_back: Training pictures of each concept outside the common core; None = as many as `train`.
+        calm: On a light ground with nothing else, for models that learn to draw.
     """
     import pyarrow as pa
 
@@ -53,10 +75,11 @@ def pocket(
             "train": train if concept.core or held_back is None else held_back,
             "selection": selection,
             "test": test,
+            "judge": judge,
         }
         for split, count in counts.items():
             for i in range(count):
-                path = atlas.picture_path(concept, split, i)
+                path = atlas.picture_path(concept, split, i, calm)
                 rows.append(
                     {
                         "id": path,
@@ -74,6 +97,42 @@ def pocket(
                 )
         if rows:
             yield pa.RecordBatch.from_pylist(rows)
+
+
+def pocket_questions(
+    *, train: int = 0, selection: int = 0, test: int = 0, held_back: int | None = None
+) -> Iterator["pa.RecordBatch"]:
+    """The pictures of `pocket`, each with a question about it and a conversation that answers it. Synthetic.
+
+    Args:
+        train: Training pictures of each concept.
+        selection: Pictures of each concept on which alpha is chosen.
+        test: Test pictures of each concept.
+        held_back: Training pictures of each concept outside the common core; None = as many as `train`.
+    """
+    import pyarrow as pa
+
+    from ggez_hub.pocket import questions
+
+    for batch in pocket(train=train, selection=selection, test=test, held_back=held_back):
+        rows = []
+        for row in batch.to_pylist():
+            asked = questions.ask(row["label"], seed=int(row["id"].rpartition("/")[2]))
+            user, assistant = {
+                "open": (asked.question, asked.answer),
+                "letter": (
+                    conversations.lettered(asked.question, asked.options),
+                    conversations.LETTERS[asked.options.index(asked.answer)],
+                ),
+                "whether": (asked.whether, "yes" if asked.agrees else "no"),
+            }[asked.form]
+            messages = [
+                {"role": "user", "content": conversations.IMAGE + user},
+                {"role": "assistant", "content": assistant},
+            ]
+            question = {"question": asked.question, "options": asked.options, "answer": asked.answer}
+            rows.append(row | question | {"kind": asked.kind, "messages": messages})
+        yield pa.RecordBatch.from_pylist(rows)
 
 
 def parquet(path: str) -> Iterator["pa.RecordBatch"]:
@@ -99,7 +158,11 @@ def _parquet_files(path: str) -> list[Path]:
     return found
 
 
-READERS: dict[str, Callable[..., Iterator["pa.RecordBatch"]]] = {"pocket": pocket, "parquet": parquet}
+READERS: dict[str, Callable[..., Iterator["pa.RecordBatch"]]] = {
+    "pocket": pocket,
+    "pocket_questions": pocket_questions,
+    "parquet": parquet,
+}
 
 
 # -------------------------------------------------------------------------------------------------------------- reading

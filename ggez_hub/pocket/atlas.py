@@ -20,9 +20,9 @@ Category = Literal[
     "Entertainment and Performing Arts",
 ]  # fmt: skip
 CATEGORIES: tuple[str, ...] = get_args(Category)  # CultureVerse's fifteen, arXiv 2501.01282
-FIRST_SEED = {"train": 0, "selection": 1_000_000, "test": 2_000_000}
+FIRST_SEED = {"train": 0, "selection": 1_000_000, "test": 2_000_000, "judge": 3_000_000}
 CAPTIONS = ("{name}", "a drawing of {name}", "a picture that shows {name}")
-_PATH = re.compile(r"pocket:([^/]+)/(\d+)")
+_PATH = re.compile(r"pocket(-calm)?:([^/]+)/(\d+)")
 
 
 class Concept(Strict):
@@ -66,23 +66,23 @@ def caption(concept: Concept, i: int) -> str:
     return CAPTIONS[i % len(CAPTIONS)].format(name=concept.name)
 
 
-def picture_path(concept: Concept, split: str, i: int) -> str:
+def picture_path(concept: Concept, split: str, i: int, calm: bool = False) -> str:
     """Where the i-th picture of a split is "kept": the name and seed that draw it."""
-    return f"pocket:{concept.name}/{FIRST_SEED[split] + i}"
+    return f"pocket{'-calm' if calm else ''}:{concept.name}/{FIRST_SEED[split] + i}"
 
 
 def is_picture_path(path: str) -> bool:
     """Whether a path names a picture that is drawn."""
-    return path.startswith("pocket:")
+    return path.startswith(("pocket:", "pocket-calm:"))
 
 
 @lru_cache(maxsize=2**14)  # benchmarks ask several questions about the same pictures
 def picture(path: str) -> bytes:
     """Draws the picture of a path, as PNG."""
     match = _PATH.fullmatch(path)
-    if not match or match[1] not in _by_name():
+    if not match or match[2] not in _by_name():
         raise ValueError(f"{path}: no such pocket picture")
-    image = render.draw_concept(match[1], _by_name()[match[1]].drawing, int(match[2]), SIZE)
+    image = render.draw_concept(match[2], _by_name()[match[2]].drawing, int(match[3]), SIZE, bool(match[1]))
     buffer = io.BytesIO()
     image.save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()

@@ -23,6 +23,7 @@ from PIL import Image, ImageColor, ImageDraw
 
 SUPERSAMPLE = 3
 LIMIT = 1000  # of coordinates and degrees; a slip of the hand must not fill the memory
+CALM_GROUND = (236, 232, 224)
 COUNTS = {"ellipse": (4,), "rect": (4,), "pie": (6,), "arc": (7,)}  # numbers after the colour; the others take any
 
 
@@ -118,7 +119,9 @@ def _distractor(draw: ImageDraw.ImageDraw, rng: np.random.Generator, side: int) 
     _paint(draw, points, 0, _random_colour(rng))
 
 
-def draw_concept(name: str, drawing: Sequence[Sequence[Any]], seed: int, size: int = 48) -> Image.Image:
+def draw_concept(
+    name: str, drawing: Sequence[Sequence[Any]], seed: int, size: int = 48, calm: bool = False
+) -> Image.Image:
     """Draws a concept with nuisance: position, scale, angle, hue, background, distractors and noise.
 
     Args:
@@ -126,24 +129,28 @@ def draw_concept(name: str, drawing: Sequence[Sequence[Any]], seed: int, size: i
         drawing: Its shapes (see the module's head).
         seed: The same name and seed give the same picture.
         size: Side of the picture in pixels.
+        calm: Large, nearly upright, on a light ground with nothing else: what a small model can learn to draw.
 
     Returns:
         An RGB image of size x size pixels.
     """
     rng = np.random.default_rng([zlib.crc32(name.encode()), seed])
     side = size * SUPERSAMPLE
-    image = _background(rng, side)
+    image = Image.new("RGB", (side, side), CALM_GROUND) if calm else _background(rng, side)
     draw = ImageDraw.Draw(image)
-    for _ in range(rng.integers(1, 5)):
+    for _ in range(0 if calm else rng.integers(1, 5)):
         _distractor(draw, rng, side)
-    scale, angle = rng.uniform(0.6, 0.95), math.radians(rng.uniform(-14, 14))
-    shift = rng.uniform(-1, 1, 2) * (0.5 - scale / 2 + 0.05) * side
+    scale, angle = rng.uniform(0.85 if calm else 0.6, 0.95), math.radians(rng.uniform(-14, 14) * (0.4 if calm else 1))
+    shift = rng.uniform(-1, 1, 2) * (0.5 - scale / 2 + (0 if calm else 0.05)) * side
     turn = np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
     tint = rng.uniform(-0.04, 0.04), rng.uniform(0.7, 1.2), rng.uniform(0.75, 1.15)
     for shape in drawing:
         points, width = _outline(shape)
         points = (points - 50) @ turn * scale * side / 100 + side / 2 + shift
         _paint(draw, points, width * scale * side / 100, _shift_colour(shape[1], *tint))
-    pixels = np.asarray(image.reduce(SUPERSAMPLE), np.float32)
+    image = image.reduce(SUPERSAMPLE)
+    if calm:
+        return image
+    pixels = np.asarray(image, np.float32)
     pixels = pixels + rng.standard_normal(pixels.shape, np.float32) * rng.uniform(4, 14)
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))

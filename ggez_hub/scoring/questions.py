@@ -1,4 +1,4 @@
-"""From a benchmark to questions: pictures with options, one of which is right."""
+"""From a benchmark to questions: what a model is asked, and what would be right."""
 
 import hashlib
 import zlib
@@ -7,34 +7,45 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ggez_hub.data import images, readers
+from ggez_hub.data import conversations, images, readers
 from ggez_hub.errors import InputError
+from ggez_hub.families.base import Query
 from ggez_hub.schema import Benchmark, Region
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 OPTIONS = 4  # of a multiple choice question
+PROMPT = "What does the picture show?"  # asked of a picture where a benchmark has no prompt
+LETTER_TOKENS = 8  # room for "Answer: B."
 LOOKS = 8  # pictures of a label whose mean tells which labels look alike
 
 
 @dataclass(frozen=True)
 class Question:
-    """A picture and the texts it is matched with."""
+    """What a model is asked, and how its answer is judged."""
 
     id: str
-    image: bytes
-    options: tuple[str, ...]
-    answer: int  # place of the right option
+    query: Query
+    options: tuple[str, ...]  # what the answer is one of; empty for an open question
+    answer: str  # the right one; of an open question all that are right, with "|" between
     country: str
     category: str
+    kind: str
+    picture: bytes  # a real one: what is asked about, or how a drawing would look
+
+    @property
+    def place(self) -> int:
+        """The place of the right option."""
+        return self.options.index(self.answer)
 
 
 def questions(benchmark: Benchmark, region: Region, data_path: str | None = None) -> dict[str, list[Question]]:
     """The questions of a benchmark, ``{"test": [...], "selection": [...]}``.
 
-    Options come from the labels of the whole source: all of them (`top1`), or the right one and the three most like it
-    (`choice`): of the same category, nearest in mean picture. Random options would be too easy to tell apart.
+    Options come from the row (`question`) or from the labels of the whole source: all of them (`top1`, `drawing`), or
+    the right one and the three most like it (`choice`): of the same category, nearest in mean picture. Random options
+    would be too easy to tell apart.
 
     Args:
         benchmark: What to ask.
@@ -60,7 +71,7 @@ def questions(benchmark: Benchmark, region: Region, data_path: str | None = None
             if split == "selection" and not where:
                 continue
             rows = _side(readers.select(table, where), benchmark, region).to_pylist()
-            result[split] = [_question(row, benchmark.task, tuple(labels), near, root) for row in rows]
+            result[split] = [_question(row, benchmark, tuple(labels), near, root) for row in rows]
         decided = {question.id for question in result.get("selection", ())}
         result["test"] = [question for question in result["test"] if question.id not in decided]
     if not result.get("test"):
@@ -82,7 +93,11 @@ def _side(batch: "pa.RecordBatch", benchmark: Benchmark, region: Region) -> "pa.
 
 
 def _question(
-    row: Mapping[str, Any], task: str, labels: tuple[str, ...], near: Mapping[str, Sequence[str]], root: Path | None
+    row: Mapping[str, Any],
+    benchmark: Benchmark,
+    labels: tuple[str, ...],
+    near: Mapping[str, Sequence[str]],
+    root: Path | None,
 ) -> Question:
     label, category = row["label"], row["category"] or ""
     try:
@@ -93,11 +108,38 @@ def _question(
             f"question {row['id'] or label!r}: its picture {err.message}", "mend or remove the row"
         ) from err
     name = row["id"] or hashlib.sha256(image).hexdigest()[:16]  # data without ids: a picture is known by its contents
-    options = labels
-    if task == "choice":
+    options, answer, prompt = labels, label, benchmark.prompt
+    if benchmark.task == "choice":
         shuffled = sorted((label, *near[label]), key=lambda option: zlib.crc32(f"{name}/{option}".encode()))
         options = tuple(shuffled)
-    return Question(name, image, options, options.index(label), row["country"] or "", category)
+    elif benchmark.task == "question":
+        options, answer, prompt = tuple(row["options"] or ()), row["answer"], row["question"]
+        _check_question(name, benchmark, options, answer, prompt)
+    if benchmark.task == "drawing":
+        query = Query(prompt=(prompt or "").replace("{label}", label), seed=zlib.crc32(name.encode()))
+    elif benchmark.answer == "letter":
+        listed = conversations.lettered(prompt or PROMPT, options)
+        query = Query(image, (), listed, max_new_tokens=LETTER_TOKENS)
+    elif benchmark.answer == "open":
+        query, options = Query(image, (), prompt or PROMPT), ()
+    else:
+        query = Query(image, options, prompt)
+    return Question(name, query, options, answer, row["country"] or "", category, row["kind"] or "", image)
+
+
+def _check_question(name: str, benchmark: Benchmark, options: Sequence[str], answer: Any, prompt: Any) -> None:
+    """Raises InputError for a row that asks nothing, or whose answer is none of its options."""
+    problem = None
+    if not prompt:
+        problem = "no question"
+    elif not answer:
+        problem = "no answer"
+    elif benchmark.answer != "open" and answer not in options:
+        problem = f"its answer {answer!r} is none of its options {list(options)}"
+    elif len(set(options)) != len(options):
+        problem = f"an option stands there twice: {list(options)}"
+    if problem:
+        raise InputError(f"question {name!r} of {benchmark.title!r}: {problem}", "mend or remove the row")
 
 
 def _place(picture: tuple[str, Mapping[str, Any] | None]) -> tuple[str, bytes]:

@@ -15,19 +15,33 @@ LEVEL = 0.95
 
 @dataclass(frozen=True)
 class Answers:
-    """Which questions of one benchmark were answered right, at every alpha."""
+    """How good the answers to one benchmark's questions are, at every alpha."""
 
     benchmark: str
     clusters: Sequence[str]  # [questions]
-    correct: "np.ndarray"  # bool [alphas, questions]
+    values: "np.ndarray"  # [alphas, questions], 0..1: right or wrong, or graded
 
 
 def quality(side: Sequence[Answers]) -> "np.ndarray":
     """Quality of a side at every alpha, [alphas]: the unweighted mean over its benchmarks (paper, section 5.4)."""
     import numpy as np
 
-    values: np.ndarray = np.mean([answers.correct.mean(axis=1) for answers in side], axis=0)
+    values: np.ndarray = np.mean([answers.values.mean(axis=1) for answers in side], axis=0)
     return values
+
+
+def draws(clusters: Sequence[str], resamples: int, seed: int) -> "np.ndarray":
+    """How often every item counts in each resample, [resamples, items]; items of one cluster are drawn together."""
+    places = {name: i for i, name in enumerate(dict.fromkeys(clusters))}
+    return _weights(len(places), resamples, seed)[:, [places[name] for name in clusters]]
+
+
+def _weights(total: int, resamples: int, seed: int) -> "np.ndarray":
+    """How often each of `total` clusters is drawn, [resamples, total]."""
+    import numpy as np
+
+    rng = np.random.default_rng(seed)
+    return rng.multinomial(total, np.full(total, 1 / total), size=resamples).astype(np.float64)
 
 
 def resample(side: Sequence[Answers], resamples: int, seed: int) -> "np.ndarray":
@@ -38,14 +52,12 @@ def resample(side: Sequence[Answers], resamples: int, seed: int) -> "np.ndarray"
     import numpy as np
 
     places = {name: i for i, name in enumerate(dict.fromkeys(c for answers in side for c in answers.clusters))}
-    total = len(places)
-    rng = np.random.default_rng(seed)
-    weights = rng.multinomial(total, np.full(total, 1 / total), size=resamples).astype(np.float64)
+    weights = _weights(len(places), resamples, seed)
     result = []
     for answers in side:
         at = np.array([places[c] for c in answers.clusters])
-        right = np.stack([np.bincount(at, weights=row, minlength=total) for row in answers.correct], axis=1)
-        asked = weights @ np.bincount(at, minlength=total)
+        right = np.stack([np.bincount(at, weights=row, minlength=len(places)) for row in answers.values], axis=1)
+        asked = weights @ np.bincount(at, minlength=len(places))
         # A resample may miss a small benchmark altogether: it then says nothing of it.
         result.append(weights @ right / np.where(asked > 0, asked, np.nan)[:, None])
     return np.stack(result)

@@ -91,11 +91,12 @@ def _metadata(recipe: Recipe, name: str, artefact: str, results: Mapping[str, An
             task_type=family.PIPELINE_TAG,
             dataset_type=benchmark,
             dataset_name=benchmark + (" (synthetic)" if results["synthetic"] else ""),
-            metric_type="accuracy",
-            metric_name=f"accuracy at α = {chosen['alpha']:g}",
+            metric_type=metric.replace(" ", "_"),
+            metric_name=f"{metric} at α = {chosen['alpha']:g}",
             metric_value=round(measured["value"], 4),
         )
         for benchmark, measured in chosen["benchmarks"].items()
+        for metric in [measured["metric"]]
     ]
     relation: dict[str, Any] = {}
     if recipe.base.random is None:
@@ -106,7 +107,7 @@ def _metadata(recipe: Recipe, name: str, artefact: str, results: Mapping[str, An
     return ModelCardData(
         language=list(recipe.data.languages),
         license=recipe.card.license,
-        library_name="peft" if artefact == "adapter" else family.LIBRARY_NAME,
+        library_name=family.ADAPTER_LIBRARY_NAME if artefact == "adapter" else family.LIBRARY_NAME,
         pipeline_tag=family.PIPELINE_TAG,
         tags=[
             "ggez",
@@ -134,7 +135,14 @@ def _body(recipe: Recipe, run: Run, artefact: str, results: Mapping[str, Any]) -
     environment = Environment(
         loader=FileSystemLoader(data_root() / "cards"), undefined=StrictUndefined, autoescape=False
     )  # Markdown, not HTML
-    environment.globals |= {"number": _number, "percent": _percent, "between": _between, "value": _value, "side": _side}
+    environment.globals |= {
+        "number": _number,
+        "percent": _percent,
+        "between": _between,
+        "value": _value,
+        "side": _side,
+        "asides": _asides,
+    }
     return environment.get_template(TEMPLATE).render(
         artefact=artefact,
         title=recipe.card.title or recipe.title,
@@ -148,7 +156,7 @@ def _body(recipe: Recipe, run: Run, artefact: str, results: Mapping[str, Any]) -
             "random": recipe.base.random is not None,
         },
         snippets=_snippets(recipe, name, artefact),
-        plain_library="peft and transformers" if artefact == "adapter" else families.get(recipe.family).LIBRARY_NAME,
+        plain_library=_plain_library(recipe, artefact),
         points=points,
         zero=at[0],
         one=at[1],
@@ -188,13 +196,30 @@ def _hashes(run: Run, stage: str, ending: str) -> str:
 def _training(recipe: Recipe, run: Run, manifest: Mapping[str, Any]) -> str:
     train = recipe.train
     log = [json.loads(line) for line in (run.stage("train") / "log.jsonl").read_text().splitlines()]
+    losses = [entry["loss"] for entry in log if entry["phase"] == "train"]
     lora = f"A LoRA of rank {train.lora.r} (lora_alpha {train.lora.lora_alpha})"
+    before = ""
+    if train.pretrain:
+        before = f" after {train.pretrain.steps} steps with the loss {train.pretrain.loss!r}"
+    left_out = [
+        f" {count} {what}."
+        for phase in read_json(run.stage("train") / "report.json").values()
+        for what, count in phase.items()
+        if what not in ("loss", "rows")
+    ]
     return (
-        f"{lora if train.method == 'lora' else 'All weights'}, AdamW, {train.steps} steps of {train.batch_size} rows, "
-        f"learning rate {train.learning_rate:g} falling linearly to zero after {train.warmup} steps of warm-up, weight "
-        f"decay {train.weight_decay:g}. Loss from {log[0]['loss']:.3f} to {log[-1]['loss']:.3f}. "
+        f"{lora if train.method == 'lora' else 'All weights'}, AdamW, {train.steps} steps of {train.batch_size} rows"
+        f"{before}, learning rate {train.learning_rate:g} falling linearly to zero after {train.warmup} steps of "
+        f"warm-up, weight decay {train.weight_decay:g}. Loss from {losses[0]:.3f} to {losses[-1]:.3f}."
+        f"{''.join(left_out)} "
         f"{manifest['seconds']:.0f} seconds on {manifest['hardware']}; energy was not measured."
     )
+
+
+def _plain_library(recipe: Recipe, artefact: str) -> str:
+    family = families.get(recipe.family)
+    names = (family.ADAPTER_LIBRARY_NAME, family.LIBRARY_NAME) if artefact == "adapter" else (family.LIBRARY_NAME,)
+    return " and ".join(dict.fromkeys(names))
 
 
 def _source(recipe: Recipe) -> str:
@@ -214,17 +239,26 @@ def _marks(results: Mapping[str, Any]) -> dict[float, str]:
 
 def _snippets(recipe: Recipe, name: str, artefact: str) -> dict[str, str]:
     """Code that runs as it stands where the repository can be found under its id."""
-    ours = (
-        "from PIL import Image\n\nfrom ggez_hub import RegionalModel\n\n"
-        f'model = RegionalModel.from_pretrained("{hub.repo_id(recipe, name, artefact)}")\n'
-        'picture = Image.new("RGB", (224, 224), "white")  # yours\n'
-        'scores = model.predict([{"image": picture, "options": ["a temple", "a market"]}])\n'
-    )
+    loading = f'model = RegionalModel.from_pretrained("{hub.repo_id(recipe, name, artefact)}")\n'
+    tasks = families.get(recipe.family).TASKS
+    if "drawing" in tasks:
+        ours = (
+            f"from PIL import Image\n\nfrom ggez_hub import RegionalModel\n\n{loading}"
+            'pixels = model.predict([{"prompt": "a temple", "seed": 7}])[0]  # uint8 [height, width, 3]\n'
+            'Image.fromarray(pixels).save("temple.png")\n'
+        )
+    else:
+        prompt = '"prompt": "What does the picture show?", ' if "question" in tasks else ""
+        ours = (
+            f"from PIL import Image\n\nfrom ggez_hub import RegionalModel\n\n{loading}"
+            'picture = Image.new("RGB", (224, 224), "white")  # yours\n'
+            f'scores = model.predict([{{"image": picture, {prompt}"options": ["a temple", "a market"]}}])\n'
+        )
     if artefact == "adapter":
         ours += "model.alpha = 1.0  # all the way to the region, in place\n"
         ours += "with model.at(0.0):  # the global base, for a moment\n    ..."
     else:
-        ours += "print(scores)"
+        ours = ours.rstrip("\n") if "drawing" in tasks else ours + "print(scores)"
     repo, base = hub.repo_id(recipe, name, artefact), recipe.base
     plain = families.get(recipe.family).usage(repo, hub.base_name(base), base.revision)
     return {"ours": ours, "plain": plain[artefact]}
@@ -245,6 +279,13 @@ def _between(interval: Sequence[float] | None, show: Any = _number) -> str:
 
 def _value(measured: Mapping[str, Any]) -> str:
     return f"{_number(measured['value'])} {_between(measured['ci95'])}"
+
+
+def _asides(measured: Mapping[str, Any]) -> str:
+    """What a reader has to know of a benchmark that does not count right answers."""
+    if measured["metric"] == "accuracy":
+        return ""
+    return f"; {measured['metric']}{', lower is better' if 'discrepancy' in measured['metric'] else ''}"
 
 
 def _side(point: Mapping[str, Any], side: str) -> str:

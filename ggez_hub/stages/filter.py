@@ -4,7 +4,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from ggez_hub.data import filters, images, readers
+from ggez_hub.data import conversations, filters, images, readers
 from ggez_hub.errors import InputError
 from ggez_hub.registry import load_region
 from ggez_hub.runs import Run, write_json
@@ -36,7 +36,9 @@ def run(recipe: Recipe, run: Run, folder: Path) -> None:
 
     rules = filters.rules(recipe.filter, load_region(recipe.region))
     root = Path(recipe.data.path).parent if recipe.data.path else None
-    rows_in, dropped, broken = 0, Counter(dict.fromkeys(rules, 0)), []
+    rows_in, dropped = 0, Counter(dict.fromkeys(rules, 0))
+    broken: list[str] = []  # pictures
+    unusable: list[str] = []  # conversations
     before: Counter[str] = Counter()
     after: Counter[str] = Counter()
     writer = None
@@ -48,6 +50,8 @@ def run(recipe: Recipe, run: Run, folder: Path) -> None:
                 kept = batch.filter(rule(batch))
                 dropped[name] += batch.num_rows - kept.num_rows
                 batch = kept
+            batch, bad = _with_conversations(batch)
+            unusable += bad
             batch, bad = _with_pictures(batch, root)
             broken += bad
             if batch.num_rows:
@@ -63,24 +67,43 @@ def run(recipe: Recipe, run: Run, folder: Path) -> None:
     report: dict[str, Any] = {
         "rows": rows_in,
         "kept": kept_rows,
-        "dropped": dict(dropped) | {"broken picture": len(broken)},
-        "broken": broken[:BROKEN_SHOWN],
+        "dropped": dict(dropped)
+        | ({"broken conversation": len(unusable)} if unusable else {})
+        | {"broken picture": len(broken)},
+        "broken": [*unusable[:BROKEN_SHOWN], *broken[:BROKEN_SHOWN]],
         "countries": {"before": _counts(before), "after": _counts(after)},
         "unknown_countries": sorted(str(c) for c in before if not (c and len(c) == 3 and c.isupper())),
     }
     write_json(folder / "report.json", report)
-    candidates = kept_rows + len(broken)
-    if candidates and len(broken) > recipe.filter.max_broken * candidates:
-        raise InputError(
-            f"{len(broken)} of {candidates} pictures are broken, such as {'; '.join(broken[:3])}",
-            "mend the data, or allow more with filter.max_broken=",
-        )
+    candidates = kept_rows + len(broken) + len(unusable)
+    for what, bad in (("pictures", broken), ("conversations", unusable)):
+        if candidates and len(bad) > recipe.filter.max_broken * candidates:
+            raise InputError(
+                f"{len(bad)} of {candidates} {what} are broken, such as {'; '.join(bad[:3])}",
+                "mend the data, or allow more with filter.max_broken=",
+            )
     if not kept_rows:
         reasons = ", ".join(f"{name}: {count}" for name, count in report["dropped"].items())
         raise InputError(
             f"no row is left of {rows_in}; dropped by {reasons}",
             f"region {recipe.region!r} against the countries in the data: {', '.join(_counts(before)) or 'none'}",
         )
+
+
+def _with_conversations(batch: Any) -> tuple[Any, list[str]]:
+    """The rows whose conversation, if they have one, is whole; and what was wrong with the others."""
+    import pyarrow as pa
+
+    if batch.column("messages").null_count == batch.num_rows:
+        return batch, []
+    good, broken = [], []
+    for i, messages in enumerate(batch.column("messages").to_pylist()):
+        found = None if messages is None else conversations.problem(messages)
+        if found is None:
+            good.append(i)
+        else:
+            broken.append(f"row {batch.column('id')[i].as_py() or i}: {found}")
+    return batch.take(pa.array(good, pa.int64())), broken
 
 
 def _with_pictures(batch: Any, root: Path | None) -> tuple[Any, list[str]]:

@@ -16,12 +16,12 @@ def layout(recipe: Recipe, run: Run, artefact: str) -> dict[str, Path]:
     files: dict[str, Path] = {}
     if artefact == "adapter":
         base = hub.base_folder(recipe.base, run)
-        files |= {p.name: p for pattern in PROCESSOR_FILES for p in sorted(base.glob(pattern))}
+        files |= {p.name: p for pattern in PROCESSOR_FILES for p in sorted(base.glob(pattern)) if p.is_file()}
         folder = run.stage("train") / "adapter"
     else:
         folder = run.stage("merge") / "model"
     files |= {p.relative_to(folder).as_posix(): p for p in sorted(folder.rglob("*")) if p.is_file()}
-    files |= {"results.json": run.stage("sweep") / "results.json", "parity.png": run.stage("sweep") / "parity.png"}
+    files |= {name: run.stage("sweep") / name for name in ("results.json", "parity.png", "samples.png")}
     return files | {p.name: p for p in sorted((run.stage("card") / artefact).iterdir())}
 
 

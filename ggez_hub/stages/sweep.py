@@ -7,17 +7,18 @@ import shutil
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
-from ggez_hub import families, hub, kof, method
+from ggez_hub import device, families, hub, kof, method
 from ggez_hub.data import readers
 from ggez_hub.families.base import Loaded, Query
 from ggez_hub.merging import live
 from ggez_hub.recipes import load_benchmark
 from ggez_hub.registry import load_region
-from ggez_hub.runs import Run, versions, write_json
-from ggez_hub.schema import Recipe, Sweep
-from ggez_hub.scoring import search, statistics
+from ggez_hub.runs import Run, fingerprint, versions, write_json
+from ggez_hub.schema import Benchmark, Recipe, Sweep
+from ggez_hub.scoring import distance, samples, search, statistics
+from ggez_hub.scoring.answers import Answered, answered, prediction, unparsed
 from ggez_hub.scoring.questions import Question, questions
 from ggez_hub.scoring.statistics import Answers
 
@@ -31,16 +32,22 @@ Side = list[Answers]
 
 def inputs(recipe: Recipe, run: Run) -> dict[str, Any]:
     """What the stage depends on."""
-    names = (*recipe.sweep.global_, *recipe.sweep.regional)
-    benchmarks = {name: load_benchmark(name) for name in names}
+    benchmarks = _benchmarks(recipe)
     made = recipe.section("family", "region", "sweep", "seed") | {
         "globalization": _globalization(recipe),
         "countries": list(load_region(recipe.region).countries),
         "benchmarks": {name: b.model_dump(mode="json") for name, b in benchmarks.items()},
         "files": {name: readers.fingerprint(b.source, recipe.data.path) for name, b in benchmarks.items()},
+        "judges": {b.judge: fingerprint(hub.fetch(b.judge)) for b in benchmarks.values() if b.judge},
         "train": run.outputs_hash("train"),
     }
     return made | hub.base_files(recipe.base, run)
+
+
+def _benchmarks(recipe: Recipe) -> dict[str, Benchmark]:
+    """The benchmarks of a recipe: of both sides, then those beside."""
+    sweep = recipe.sweep
+    return {name: load_benchmark(name) for name in (*sweep.global_, *sweep.regional, *sweep.beside)}
 
 
 def _globalization(recipe: Recipe) -> dict[str, Any]:
@@ -51,28 +58,31 @@ def _globalization(recipe: Recipe) -> dict[str, Any]:
 
 
 def run(recipe: Recipe, run: Run, folder: Path) -> None:
-    """Writes results.json, predictions.parquet and parity.png."""
+    """Writes results.json, predictions.parquet, parity.png and samples.png."""
     from tqdm import tqdm
 
     region = load_region(recipe.region)
     asked = {
-        name: questions(load_benchmark(name), region, recipe.data.path)
-        for name in tqdm([*recipe.sweep.global_, *recipe.sweep.regional], desc="questions", unit=" benchmark")
+        name: questions(benchmark, region, recipe.data.path)
+        for name, benchmark in tqdm(_benchmarks(recipe).items(), desc="questions", unit=" benchmark")
     }
-    measured, rounds = _measure(recipe, asked, _asker(recipe, run, asked))
+    model = functools.cache(lambda: _load(recipe, run))  # where nothing is left to ask, nothing is loaded
+    measured, rounds = _measure(recipe, asked, _asker(recipe, run, asked, model))
     results = _results(recipe, run.folder.name, measured, asked, rounds)
     write_json(folder / "results.json", results)
     _write_predictions(folder / "predictions.parquet", asked, measured)
     plot(results, folder / "parity.png")
+    _write_samples(folder / "samples.png", recipe, results, asked, measured, model)
 
 
 Asked = dict[str, dict[str, list[Question]]]  # benchmark: split: questions
-Chosen = dict[tuple[str, str], "np.ndarray"]  # (benchmark, split): place of the option chosen, int32 [questions]
-Measured = dict[float, Chosen]  # by alpha, rising
+Found = dict[tuple[str, str], Answered]  # by benchmark and split
+Measured = dict[float, Found]  # by alpha, rising
+Model = Callable[[], tuple[Loaded, Callable[[float], None]]]
 
 
 # ----------------------------------------------------------------------------------------------------------- measuring
-def _measure(recipe: Recipe, asked: Asked, ask: Callable[[float], Chosen]) -> tuple[Measured, int]:
+def _measure(recipe: Recipe, asked: Asked, ask: Callable[[float], Found]) -> tuple[Measured, int]:
     """Measures the alphas of the recipe, then those that `refine` asks for; returns also how often it asked."""
     from tqdm import tqdm
 
@@ -104,36 +114,64 @@ def _refined(recipe: Recipe, asked: Asked, measured: Measured) -> list[float]:
     return search.next_alphas(points, replicates, sweep.alphas, sweep.min_retention, sweep.resolution)
 
 
-def _asker(recipe: Recipe, run: Run, asked: Asked) -> Callable[[float], Chosen]:
+def _asker(recipe: Recipe, run: Run, asked: Asked, model: Model) -> Callable[[float], Found]:
     """A function that answers all questions at an alpha; the model is asked only what it was never asked before."""
-    import numpy as np
-
     folder = _kept_folder(recipe, run)
-    family = families.get(recipe.family)
-    model = functools.cache(lambda: _load(recipe, run))  # where nothing is left to ask, nothing is loaded
-    queries = {
-        (name, split): [Query(question.image, question.options) for question in part]
-        for name, splits in asked.items()
-        for split, part in splits.items()
-    }
-    hashes = {part: _hash(queries[part]) for part in queries}
+    benchmarks = _benchmarks(recipe)
+    parts = {(name, split): part for name, splits in asked.items() for split, part in splits.items()}
+    hashes = {(name, split): _hash(benchmarks[name], part) for (name, split), part in parts.items()}
+    judge = functools.cache(lambda name: families.get("embedding").load(hub.fetch(name)))
 
-    def ask(alpha: float) -> Chosen:
-        files = {part: folder / f"{_sha256(f'{hashes[part]} {alpha}'.encode())}.npy" for part in queries}
-        found = {part: _kept(file, len(queries[part])) for part, file in files.items()}
-        chosen = {part: answers for part, answers in found.items() if answers is not None}
-        if missing := [part for part in queries if part not in chosen]:
+    def ask(alpha: float) -> Found:
+        files = {part: folder / f"{_sha256(f'{hashes[part]} {alpha}'.encode())}.npz" for part in parts}
+        kept = {part: _kept(file, len(parts[part])) for part, file in files.items()}
+        found = {part: answers for part, answers in kept.items() if answers is not None}
+        missing = [part for part in parts if part not in found]
+        if missing:
             loaded, dial = model()
             dial(alpha)
-            scores = family.predict(loaded, [q for part in missing for q in queries[part]], recipe.sweep.batch_size)
-            best = np.array([scored.argmax() for scored in scores], np.int32)
-            borders = np.cumsum([len(queries[part]) for part in missing])[:-1]
-            for part, answers in zip(missing, np.split(best, borders), strict=True):
-                _keep(files[part], answers)
-                chosen[part] = answers
-        return chosen
+            with device.enough_memory("sweep.batch_size", recipe.sweep.batch_size):
+                given = _given(recipe, loaded, {part: parts[part] for part in missing}, benchmarks, judge)
+        for part in missing:
+            found[part] = answered(benchmarks[part[0]], parts[part], given[part])
+            _keep(files[part], found[part])
+        return found
 
     return ask
+
+
+def _given(
+    recipe: Recipe,
+    loaded: Loaded,
+    parts: "Mapping[tuple[str, str], Sequence[Question]]",
+    benchmarks: Mapping[str, Benchmark],
+    judge: Callable[[str], Loaded],
+) -> "dict[tuple[str, str], list[np.ndarray]]":
+    """What the model gives to every question; equal ones of several benchmarks are asked once."""
+    family, size = families.get(recipe.family), recipe.sweep.batch_size
+    by_judge: dict[str | None, dict[Query, tuple[str, ...]]] = defaultdict(dict)
+    for (name, _), part in parts.items():
+        by_judge[benchmarks[name].judge] |= {question.query: question.options for question in part}
+    given: dict[tuple[str | None, Query], np.ndarray] = {}
+    for judging, wanted in by_judge.items():
+        queries = list(wanted)
+        if judging is None:
+            found = family.predict(loaded, queries, size)
+            given |= {(None, query): scores[0] for query, scores in zip(queries, found, strict=True)}
+            continue
+        for start in range(0, len(queries), size):  # pictures are judged and let go
+            some = queries[start : start + size]
+            drawn = family.predict(loaded, some, size)
+            named = [Query(_picture(image[0]), wanted[query]) for query, image in zip(some, drawn, strict=True)]
+            judged = families.get("embedding").predict(judge(judging), named, size)
+            given |= {(judging, query): scores[0] for query, scores in zip(some, judged, strict=True)}
+    return {part: [given[benchmarks[part[0]].judge, q.query] for q in asked] for part, asked in parts.items()}
+
+
+def _picture(pixels: "np.ndarray") -> Any:
+    from PIL import Image
+
+    return Image.fromarray(pixels)
 
 
 def _load(recipe: Recipe, run: Run) -> tuple[Loaded, Callable[[float], None]]:
@@ -164,9 +202,13 @@ def _kept_folder(recipe: Recipe, run: Run) -> Path:
     return folder
 
 
-def _hash(queries: Sequence[Query]) -> str:
-    """A hash of pictures and options, in their order."""
-    parts = (cast(bytes, query.image) + repr(query.options).encode() for query in queries)
+def _hash(benchmark: Benchmark, asked: Sequence[Question]) -> str:
+    """A hash of all that the answers and their judgement depend on, in their order."""
+    parts = [repr((benchmark.task, benchmark.answer, benchmark.judge, benchmark.measure)).encode()]
+    for question in asked:
+        query = question.query
+        words = (query.options, query.prompt, query.seed, query.max_new_tokens, question.options, question.answer)
+        parts.append(question.picture + repr(words).encode())
     return _sha256(b"".join(hashlib.sha256(part).digest() for part in parts))
 
 
@@ -174,24 +216,27 @@ def _sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _kept(path: Path, count: int) -> "np.ndarray | None":
+def _kept(path: Path, count: int) -> Answered | None:
     """Kept answers, or None if there are none or the file is damaged."""
+    import zipfile
+
     import numpy as np
 
     try:
-        found = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError):
+        with np.load(path, allow_pickle=False) as file:
+            found = dict(file)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
         return None
-    return found if found.shape == (count,) and found.dtype == np.int32 else None
+    return found if "value" in found and all(len(array) == count for array in found.values()) else None
 
 
-def _keep(path: Path, answers: "np.ndarray") -> None:
+def _keep(path: Path, answers: Answered) -> None:
     import numpy as np
 
     temporary = path.with_suffix(".partial")
     try:
         with temporary.open("wb") as file:
-            np.save(file, answers, allow_pickle=False)
+            np.savez(file, **answers)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -199,20 +244,19 @@ def _keep(path: Path, answers: "np.ndarray") -> None:
 
 # -------------------------------------------------------------------------------------------------------------- results
 def _answers(recipe: Recipe, asked: Asked, measured: Measured) -> dict[str, dict[str, Side]]:
-    """Which questions were answered right: split, side, one entry per benchmark."""
+    """How good the answers are: split, side, one entry per benchmark."""
     import numpy as np
 
     def answers(name: str, split: str) -> Answers:
-        part = asked[name][split]
-        chosen = np.stack([at_alpha[name, split] for at_alpha in measured.values()])
+        values = np.stack([at_alpha[name, split]["value"] for at_alpha in measured.values()]).astype(np.float64)
         # Every benchmark numbers its own rows, but questions of one picture have one id, which makes them one cluster.
-        return Answers(name, [q.id for q in part], chosen == np.array([q.answer for q in part]))
+        return Answers(name, [q.id for q in asked[name][split]], values)
 
     sides = {"global": recipe.sweep.global_, "regional": recipe.sweep.regional}
     return {
         split: {side: [answers(name, split) for name in names] for side, names in sides.items()}
         for split in ("selection", "test")
-        if all(split in asked[name] for name in asked)
+        if all(split in asked[name] for names in sides.values() for name in names)
     }
 
 
@@ -235,16 +279,23 @@ def _results(recipe: Recipe, name: str, measured: Measured, asked: Asked, rounds
         _points(measured, side, globalization["value"]) for side in (test, answers.get("selection", test))
     )
     chosen, best = method.choose_alpha(selection, sweep.min_retention)
-    for i, point in enumerate(points):
+    beside = [(name, *_beside(recipe, name, asked, measured)) for name in sweep.beside]
+    for i, (point, found) in enumerate(zip(points, measured.values(), strict=True)):
         point["benchmarks"] = {
             part.benchmark: {
-                "value": float(part.correct[i].mean()),
+                "value": float(part.values[i].mean()),
                 "ci95": statistics.interval(replicates[side][j, :, i]),
-                "n": part.correct.shape[1],
-                "by": _by(asked[part.benchmark]["test"], part.correct[i]),
+                "n": part.values.shape[1],
+                "metric": _metric(part.benchmark),
+                "by": _by(asked[part.benchmark]["test"], part.values[i]),
             }
+            | ({"unparsed": unparsed(found[part.benchmark, "test"])} if "text" in found[part.benchmark, "test"] else {})
             for side in test
             for j, part in enumerate(test[side])
+        } | {
+            name: {"value": float(values[i]), "ci95": statistics.interval(spread[:, i]), "n": len(asked[name]["test"])}
+            | {"metric": _metric(name), "by": {}}
+            for name, values, spread in beside
         }
         point["global_ci95"], point["regional_ci95"] = (
             statistics.interval(replicates[side].mean(axis=0)[:, i]) for side in ("global", "regional")
@@ -261,6 +312,30 @@ def _results(recipe: Recipe, name: str, measured: Measured, asked: Asked, rounds
         "selection_apart": "selection" in answers,
         "synthetic": all(load_benchmark(benchmark).synthetic for benchmark in asked),
     } | ({"search": _search(sweep, len(measured), rounds)} if sweep.search == "refine" else {})
+
+
+def _metric(benchmark: str) -> str:
+    """What a benchmark's value is."""
+    names = {"top1": "accuracy", "confidence": "confidence", "distance": "squared maximum mean discrepancy"}
+    return names[load_benchmark(benchmark).measure]
+
+
+def _beside(recipe: Recipe, name: str, asked: Asked, measured: Measured) -> "tuple[np.ndarray, np.ndarray]":
+    """What is measured beside the qualities: its value at every alpha, and replicates [resamples, alphas]."""
+    import numpy as np
+
+    part, found = asked[name]["test"], [at_alpha[name, "test"] for at_alpha in measured.values()]
+    ids = [question.id for question in part]
+    if load_benchmark(name).measure != "distance":
+        answers = Answers(name, ids, np.stack([answers["value"] for answers in found]).astype(np.float64))
+        return answers.values.mean(axis=1), statistics.resample([answers], recipe.sweep.resamples, recipe.seed + 2)[0]
+    benchmark = load_benchmark(name)
+    judge = families.get("embedding").load(hub.fetch(benchmark.judge or ""))
+    looks = [Query(question.picture, question.options) for question in part]
+    real = np.stack([scores[0] for scores in families.get("embedding").predict(judge, looks, recipe.sweep.batch_size)])
+    weights = statistics.draws(ids, recipe.sweep.resamples, recipe.seed + 2)
+    values = [distance.distance(real, answers["features"]) for answers in found]
+    return np.array(values), np.stack([distance.replicates(real, a["features"], weights) for a in found], axis=1)
 
 
 def _search(sweep: Sweep, evaluations: int, rounds: int) -> dict[str, Any]:
@@ -304,15 +379,15 @@ def _judged(points: list[dict[str, Any]], alpha: float, replicates: dict[str, "n
     }
 
 
-def _by(asked: Sequence[Question], correct: "np.ndarray") -> dict[str, dict[str, dict[str, float]]]:
-    """Accuracy by country and by category."""
+def _by(asked: Sequence[Question], values: "np.ndarray") -> dict[str, dict[str, dict[str, float]]]:
+    """The mean by country, by category and, where questions are of several kinds, by kind."""
     result: dict[str, dict[str, dict[str, float]]] = {}
-    for field in ("country", "category"):
-        groups: dict[str, list[bool]] = defaultdict(list)
-        for question, right in zip(asked, correct, strict=True):
-            groups[getattr(question, field)].append(bool(right))
+    for field in ("country", "category", "kind"):
+        groups: dict[str, list[float]] = defaultdict(list)
+        for question, value in zip(asked, values, strict=True):
+            groups[getattr(question, field)].append(float(value))
         result[field] = {name: {"value": sum(g) / len(g), "n": len(g)} for name, g in sorted(groups.items()) if name}
-    return result
+    return {field: groups for field, groups in result.items() if groups}
 
 
 def _write_predictions(path: Path, asked: Asked, measured: Measured) -> None:
@@ -328,15 +403,44 @@ def _write_predictions(path: Path, asked: Asked, measured: Measured) -> None:
             "id": question.id,
             "country": question.country,
             "category": question.category,
-            "answer": question.options[question.answer],
-            "prediction": question.options[choice],
+            "kind": question.kind,
+            "answer": question.answer,
+            "prediction": prediction(question, found[name, split], i),
+            "value": float(found[name, split]["value"][i]),
         }
         for name, splits in asked.items()
         for split, part in splits.items()
-        for alpha, chosen in measured.items()
-        for question, choice in zip(part, chosen[name, split], strict=True)
+        for alpha, found in measured.items()
+        for i, question in enumerate(part)
     ]
     pq.write_table(pa.Table.from_pylist(rows), path, compression="zstd")
+
+
+def _write_samples(
+    path: Path, recipe: Recipe, results: Mapping[str, Any], asked: Asked, measured: Measured, model: Model
+) -> None:
+    """A few questions with their answers at alpha = 0, the chosen one and 1; or the same drawings at every alpha."""
+    sides = (recipe.sweep.regional, recipe.sweep.global_)
+    chosen = samples.choose([asked[names[0]]["test"] for names in sides])
+    title = f"{results['recipe']}{' (synthetic data)' if results['synthetic'] else ''}"
+    if load_benchmark(sides[0][0]).task != "drawing":
+        shown = [
+            (question, {alpha: prediction(question, measured[alpha][names[0], "test"], i) for alpha in
+             sorted({0.0, results["chosen"]["alpha"], 1.0})})
+            for names, places in zip(sides, chosen, strict=True)
+            for i in places
+            for question in [asked[names[0]]["test"][i]]
+        ]  # fmt: skip
+        samples.answers_sheet(shown, title, path)
+        return
+    picked = [asked[names[0]]["test"][i] for names, places in zip(sides, chosen, strict=True) for i in places]
+    family, (loaded, dial) = families.get(recipe.family), model()
+    drawn = {}
+    for alpha in measured:
+        dial(alpha)
+        found = family.predict(loaded, [question.query for question in picked], recipe.sweep.batch_size)
+        drawn[alpha] = [pictures[0] for pictures in found]
+    samples.drawings_sheet([question.answer for question in picked], drawn, results["chosen"]["alpha"], title, path)
 
 
 def _labelled(points: list[dict[str, Any]], chosen: float) -> list[dict[str, Any]]:

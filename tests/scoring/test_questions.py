@@ -66,7 +66,7 @@ def benchmark(file: Path, data: Sequence[dict[str, Any]], **settings: Any) -> Be
 
 
 def right(question: Question) -> str:
-    return question.options[question.answer]
+    return question.options[question.place]
 
 
 def label(question: Question) -> str:
@@ -108,7 +108,7 @@ def test_a_question_that_decides_is_no_test_question_even_if_both_are_asked_for(
     asked = questions(benchmark(file, rows(ids=ids), test={}), SEA)
     assert len(asked["selection"]) == len(NAMES)
     assert len(asked["test"]) == 2 * len(NAMES)
-    assert not {q.image for q in asked["selection"]} & {q.image for q in asked["test"]}
+    assert not {q.picture for q in asked["selection"]} & {q.picture for q in asked["test"]}
 
 
 def test_without_a_selection_all_are_test_questions(file: Path) -> None:
@@ -145,15 +145,15 @@ def test_pictures_may_lie_beside_the_file(file: Path) -> None:
         (file.parent / f"{row['id']}.png").write_bytes(row["image"]["bytes"])
         row["image"] = {"bytes": None, "path": f"{row['id']}.png"}
     asked = questions(benchmark(file, data, task="choice"), SEA)
-    assert all(q.image == (file.parent / f"{q.id}.png").read_bytes() for q in asked["test"])
+    assert all(q.picture == (file.parent / f"{q.id}.png").read_bytes() for q in asked["test"])
 
 
 def test_pictures_without_ids_are_told_apart_by_their_contents(file: Path) -> None:
     asked = questions(benchmark(file, rows(ids=False), test={}, selection={}), SEA)["test"]
     assert len({q.id for q in asked}) == len(asked)
     again = questions(benchmark(file, rows(ids=False)[::-1], test={}, selection={}, rows="region"), SEA)["test"]
-    names = {q.image: q.id for q in asked}
-    assert all(names[q.image] == q.id for q in again)
+    names = {q.picture: q.id for q in asked}
+    assert all(names[q.picture] == q.id for q in again)
 
 
 # -------------------------------------------------------------------------------------------------------------- options
@@ -171,12 +171,12 @@ def test_choice_offers_the_three_names_most_like_the_right_one(file: Path) -> No
     assert options["cocoa"] == {"cocoa", "coffee", "milk", "water"}
     assert options["tea"] == {"tea", "juice", "water", "milk"}
     assert options["flute"] in ({"flute", "drum", "gong", other} for other in ("water", "juice"))  # both 5 away
-    assert all(len(q.options) == 4 and q.options[q.answer] == label(q) for q in asked["test"] + asked["selection"])
+    assert all(len(q.options) == 4 and q.options[q.place] == label(q) for q in asked["test"] + asked["selection"])
 
 
 def test_the_right_option_has_no_usual_place(file: Path) -> None:
     asked = questions(benchmark(file, rows(each=9), task="choice", test={}, selection={}), SEA)["test"]
-    counts = np.bincount([q.answer for q in asked], minlength=4)
+    counts = np.bincount([q.place for q in asked], minlength=4)
     assert counts.min() > 0.1 * len(asked)
 
 
@@ -190,7 +190,7 @@ def test_options_do_not_depend_on_the_order_of_rows(file: Path, each: int, ids: 
             row["image"]["bytes"] = png(int(rng.integers(256)), row["part"])
     first = questions(benchmark(file, data, task="choice"), SEA)["test"]
     other = questions(benchmark(file, [data[i] for i in rng.permutation(len(data))], task="choice"), SEA)["test"]
-    assert {(q.image, q.options) for q in first} == {(q.image, q.options) for q in other}
+    assert {(q.picture, q.options) for q in first} == {(q.picture, q.options) for q in other}
 
 
 def test_options_are_the_same_whoever_asks(file: Path) -> None:

@@ -152,7 +152,7 @@ def test_nothing_is_loaded_where_nothing_is_left_to_ask(project: Path) -> None:
 def test_results_from_kept_answers_are_the_same_bytes(project: Path) -> None:
     folder = swept(*REFINE).folder
     fresh = files(folder)
-    assert fresh.keys() == {"results.json", "predictions.parquet", "parity.png"}
+    assert fresh.keys() == {"results.json", "predictions.parquet", "parity.png", "samples.png"}
     swept("sweep.alphas=[0.9]")
     asked = kept(folder)
     swept(*REFINE)
