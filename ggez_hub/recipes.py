@@ -71,6 +71,8 @@ def load_recipe(name: str, overrides: Mapping[str, Any] | None = None) -> Recipe
     for key in (("train", "loss"), ("train", "pretrain", "loss")):
         if family and isinstance(loss := at(*key), str) and loss not in family.LOSSES:
             problem(key, f"unknown loss {loss!r}{did_you_mean(loss, family.LOSSES)}")
+    if family and "drawing" in family.TASKS and at("train", "augment") is True:
+        problem(("train", "augment"), f"family {at('family')!r} encodes every picture once, so none can change")
     known("recipes", ("base", "recipe"), at("base", "recipe"))
 
     def asked(key: Key, name: str) -> None:

@@ -124,6 +124,7 @@ class Train(Strict):
     method: Literal["lora", "full"] = "lora"
     loss: str | None = None  # one of the family's; None = its first
     pretrain: Pretrain | None = None
+    freeze: tuple[str, ...] = ()  # of method full: parts that stay as they are, by how their parameters' names begin
     lora: Lora = Lora()
     steps: Positive = 1000
     batch_size: Positive = 64

@@ -185,6 +185,88 @@ def test_unknown_reader_of_a_benchmark_gets_the_nearest_and_its_line(project: Ca
     assert found == [f"{path}:3  reader: unknown reader 'parket'; did you mean 'parquet'?"]
 
 
+DRAWING = BENCHMARK.replace("top1", "drawing\nprompt: 'a {label}'\njudge: me/judge")
+
+
+@pytest.mark.parametrize(
+    ("family", "benchmark", "how"),
+    [
+        ("embedding", BENCHMARK.replace("top1", "question"), "task question, which family 'embedding'"),
+        ("embedding", DRAWING, "task drawing, which family 'embedding'"),
+        ("embedding", BENCHMARK + "answer: letter\n", "task top1, answered by letter, which family 'embedding'"),
+        ("embedding", BENCHMARK + "answer: open\n", "task top1, answered by open, which family 'embedding'"),
+        ("diffusion", BENCHMARK, "task top1, which family 'diffusion'"),
+        ("vlm", DRAWING, "task drawing, which family 'vlm'"),
+    ],
+)
+@pytest.mark.parametrize(("name", "key"), [("easy", "10  sweep.global.0"), ("hard", "12  sweep.regional.0")])
+def test_a_benchmark_that_the_family_cannot_be_asked_is_named(
+    project: Callable[..., None], family: str, benchmark: str, how: str, name: str, key: str
+) -> None:
+    can = DRAWING if family == "diffusion" else BENCHMARK
+    for other in ("easy", "hard"):
+        Path(f"recipes/benchmarks/{other}.yaml").write_text(benchmark if other == name else can)
+    project(("family: embedding", f"family: {family}"))
+    assert problems(load_recipe, "mine") == [f"{PATH}:{key}: '{name}' is of {how} cannot do"]
+
+
+def test_a_benchmark_that_the_family_can_be_asked_is_taken(project: Callable[..., None]) -> None:
+    Path("recipes/benchmarks/easy.yaml").write_text(BENCHMARK + "answer: letter\n")
+    Path("recipes/benchmarks/hard.yaml").write_text(BENCHMARK.replace("top1", "question\nanswer: open"))
+    project(("family: embedding", "family: vlm"))
+    assert load_recipe("mine").family == "vlm"
+
+
+def test_a_distance_is_measured_beside_the_qualities_alone(project: Callable[..., None]) -> None:
+    for name in ("easy", "hard"):
+        Path(f"recipes/benchmarks/{name}.yaml").write_text(DRAWING)
+    Path("recipes/benchmarks/far.yaml").write_text(DRAWING + "measure: distance\n")
+    diffusion = ("family: embedding", "family: diffusion")
+    for side, old, key in (("global", "[easy]", "10  sweep.global.0"), ("regional", "- hard", "12  sweep.regional.0")):
+        project(diffusion, (old, old.replace("easy", "far").replace("hard", "far")))
+        assert problems(load_recipe, "mine") == [
+            f"{PATH}:{key}: 'far' measures a distance, which is no quality; name it under sweep.beside"
+        ], side
+    project(diffusion, ("sweep:", "sweep:\n  beside: [far]"))
+    assert load_recipe("mine").sweep.beside == ("far",)
+
+
+def test_unknown_loss_of_what_comes_first_gets_the_nearest(project: Callable[..., None]) -> None:
+    for name in ("easy", "hard"):
+        Path(f"recipes/benchmarks/{name}.yaml").write_text(DRAWING)
+    pretrain = "train:\n  pretrain:\n    loss: reconstuct\n    steps: 2"
+    project(("family: embedding", "family: diffusion"), ("train: {steps: 2}", pretrain))
+    assert problems(load_recipe, "mine") == [
+        f"{PATH}:10  train.pretrain.loss: unknown loss 'reconstuct'; did you mean 'reconstruct'?"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("fields", "problem"),
+    [
+        ("task: drawing\nprompt: '{label}'", "a judge and task: drawing go together"),
+        ("task: top1\njudge: me/judge", "a judge and task: drawing go together"),
+        ("task: drawing\njudge: me/judge", "task: drawing needs a prompt with {label} in it"),
+        ("task: drawing\njudge: me/judge\nprompt: a label", "task: drawing needs a prompt with {label} in it"),
+        ("task: top1\nmeasure: confidence", "measure: confidence is for task: drawing"),
+        ("task: choice\nmeasure: distance", "measure: distance is for task: drawing"),
+        ("task: question\nmeasure: top1\nanswer: lettre", "answer"),
+    ],
+)
+def test_fields_of_a_benchmark_go_together(project: Callable[..., None], fields: str, problem: str) -> None:
+    path = Path("recipes/benchmarks/easy.yaml")
+    path.write_text(BENCHMARK.replace("task: top1", fields))
+    (found,) = problems(load_benchmark, "easy")
+    assert found.startswith(str(path))
+    assert problem in found
+
+
+@pytest.mark.parametrize("measure", ["top1", "confidence", "distance"])
+def test_drawings_are_measured_in_three_ways(project: Callable[..., None], measure: str) -> None:
+    Path("recipes/benchmarks/easy.yaml").write_text(DRAWING + f"measure: {measure}\n")
+    assert load_benchmark("easy").measure == measure
+
+
 def test_min_retention_null_is_the_plain_rule(project: Callable[..., None]) -> None:
     assert load_recipe("mine").sweep.min_retention == 0.98
     project(("sweep:", "sweep:\n  min_retention: null"))

@@ -62,7 +62,9 @@ def decode(data: bytes) -> "Image":
             if image.width * image.height > MAX_PIXELS:
                 raise BrokenImage(f"{image.width} x {image.height} pixels are more than {MAX_PIXELS}")
             return _rgb(image)
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as err:
+    except UnidentifiedImageError as err:
+        raise BrokenImage("cannot be decoded: not a picture of a known kind") from err
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as err:
         raise BrokenImage(f"cannot be decoded: {err}") from err
 
 
@@ -81,6 +83,8 @@ def opened(image: "str | Path | bytes | Image") -> "Image":
 def _rgb(image: "Image") -> "Image":
     from PIL import ImageOps
 
+    if 0 in image.size:
+        raise BrokenImage(f"{image.width} x {image.height} pixels: nothing to see")
     if image.mode.startswith("I;16"):  # Pillow would clip 16 bits at 255, which leaves white
         image = image.convert("I").point(lambda value: value / 256)
     return ImageOps.exif_transpose(image).convert("RGB")

@@ -104,6 +104,8 @@ def pocket_questions(
 ) -> Iterator["pa.RecordBatch"]:
     """The pictures of `pocket`, each with a question about it and a conversation that answers it. Synthetic.
 
+    Captions tell more than those of `pocket`: a fact, too.
+
     Args:
         train: Training pictures of each concept.
         selection: Pictures of each concept on which alpha is chosen.
@@ -117,7 +119,8 @@ def pocket_questions(
     for batch in pocket(train=train, selection=selection, test=test, held_back=held_back):
         rows = []
         for row in batch.to_pylist():
-            asked = questions.ask(row["label"], seed=int(row["id"].rpartition("/")[2]))
+            seed = int(row["id"].rpartition("/")[2])
+            asked = questions.ask(row["label"], seed)
             user, assistant = {
                 "open": (asked.question, asked.answer),
                 "letter": (
@@ -131,7 +134,8 @@ def pocket_questions(
                 {"role": "assistant", "content": assistant},
             ]
             question = {"question": asked.question, "options": asked.options, "answer": asked.answer}
-            rows.append(row | question | {"kind": asked.kind, "messages": messages})
+            told = {"text": questions.caption(row["label"], seed), "kind": asked.kind, "messages": messages}
+            rows.append(row | question | told)
         yield pa.RecordBatch.from_pylist(rows)
 
 

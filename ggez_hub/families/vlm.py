@@ -648,8 +648,6 @@ def _opened(sequences: Sequence[_Sequence]) -> list[_Sequence]:
     for image in (sequence.image for sequence in sequences):
         if (key := _key(image)) not in found:
             found[key] = opened(image)
-            if 0 in found[key].size:
-                raise InputError(f"a picture of {found[key].width} x {found[key].height} pixels")
     return [replace(sequence, image=found[_key(sequence.image)]) for sequence in sequences]
 
 

@@ -95,6 +95,12 @@ def ask(name: str, seed: int) -> Question:
     )
 
 
+def caption(name: str, seed: int) -> str:
+    """What is told of one drawing of a concept: its name, its country and a fact."""
+    concept = _by_name()[name]
+    return f"{name}, {_country(concept.country)}: {concept.facts[seed % len(concept.facts)]}"
+
+
 def _draw(*parts: object) -> int:
     """A number that looks random, and is the same for the same parts everywhere."""
     text = "/".join(map(str, parts))

@@ -6,14 +6,22 @@ a Frechet distance it does not need thousands of pictures. Near 0 = alike; lower
 
 from typing import TYPE_CHECKING
 
+from ggez_hub.errors import InputError
+
 if TYPE_CHECKING:
     import numpy as np
 
 
 def distance(real: "np.ndarray", drawn: "np.ndarray") -> float:
-    """The squared maximum mean discrepancy of two sets of features, [pictures, features] each; 2 or more pictures."""
+    """The squared maximum mean discrepancy of two sets of features, [pictures, features] each.
+
+    Raises:
+        InputError: Fewer than two pictures on either side.
+    """
     import numpy as np
 
+    if min(len(real), len(drawn)) < 2:
+        raise InputError("a distance between drawings and real pictures needs two of each", "ask more questions")
     return float(replicates(real, drawn, np.ones((1, len(drawn))))[0])
 
 
@@ -34,7 +42,8 @@ def replicates(real: "np.ndarray", drawn: "np.ndarray", weights: "np.ndarray") -
     np.fill_diagonal(kernels[1], 0)  # a picture is not compared with itself, also where it counts twice
     within_real = np.exp(-pairs / width).mean()
     total = weights.sum(axis=1)
-    within_drawn = ((weights @ kernels[1]) * weights).sum(axis=1) / (total**2 - (weights**2).sum(axis=1))
+    pairs_drawn = total**2 - (weights**2).sum(axis=1)  # none where a single drawing counts
+    within_drawn = ((weights @ kernels[1]) * weights).sum(axis=1) / np.where(pairs_drawn > 0, pairs_drawn, np.nan)
     across = weights @ kernels[2].mean(axis=0) / total
     found: np.ndarray = within_real + within_drawn - 2 * across
     return found

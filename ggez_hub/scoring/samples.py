@@ -5,13 +5,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ggez_hub.data import images
+from ggez_hub.data import conversations, images
 from ggez_hub.scoring.questions import Question
 
 if TYPE_CHECKING:
     import numpy as np
 
 SHOWN = (5, 3)  # regional and global ones
+LONGEST = 56  # characters of an answer
 RIGHT, WRONG = "#2e7d32", "#c62828"
 
 
@@ -36,7 +37,7 @@ def answers_sheet(shown: Sequence[tuple[Question, Mapping[float, str]]], title: 
         asked = textwrap.wrap(question.query.prompt or "", 52)
         words.text(0, 1, "\n".join([*asked[:4], f"right: {_short(question.answer)}"]), va="top", fontsize=7)
         for line, (alpha, answer) in enumerate(answers.items()):
-            right = answer in question.answer.split("|")
+            right = answer == question.answer if question.options else conversations.matches(answer, question.answer)
             words.text(0, 0.26 - 0.13 * line, f"α = {alpha:g}: {_short(answer) or '(unreadable)'}", fontsize=8,
                        va="bottom", color=RIGHT if right else WRONG)  # fmt: skip
     _save(figure, path)
@@ -56,7 +57,7 @@ def drawings_sheet(
     """
     figure, axes = _grid(len(prompts), len(drawn) + 1, (1.15 * (len(drawn) + 1), 1.15), title, None)
     for row, prompt in zip(axes, prompts, strict=True):
-        row[0].text(1, 0.5, "\n".join(textwrap.wrap(prompt, 16)), ha="right", va="center", fontsize=8)
+        row[0].text(1, 0.5, "\n".join(textwrap.wrap(_short(prompt), 16)), ha="right", va="center", fontsize=8)
     for column, (alpha, pictures) in enumerate(drawn.items(), 1):
         mark = f"α = {alpha:g}" + ("\n(chosen)" if alpha == chosen else "\n")
         axes[0][column].set_title(mark, fontsize=8, color=RIGHT if alpha == chosen else "black")
@@ -69,6 +70,7 @@ def _grid(rows: int, columns: int, size: tuple[float, float], title: str, widths
     import matplotlib
 
     matplotlib.use("Agg")
+    matplotlib.rcParams["text.parse_math"] = False  # "$" in a text is a dollar
     from matplotlib import pyplot as plt
 
     figure, axes = plt.subplots(
@@ -88,4 +90,5 @@ def _save(figure: Any, path: Path) -> None:
 
 
 def _short(text: str) -> str:
-    return textwrap.shorten(" ".join(text.split()), 56, placeholder=" …")
+    text = " ".join(text.split())
+    return text if len(text) <= LONGEST else f"{text[:LONGEST].rstrip()} …"

@@ -438,7 +438,8 @@ def _write_samples(
     drawn = {}
     for alpha in measured:
         dial(alpha)
-        found = family.predict(loaded, [question.query for question in picked], recipe.sweep.batch_size)
+        with device.enough_memory("sweep.batch_size", recipe.sweep.batch_size):
+            found = family.predict(loaded, [question.query for question in picked], recipe.sweep.batch_size)
         drawn[alpha] = [pictures[0] for pictures in found]
     samples.drawings_sheet([question.answer for question in picked], drawn, results["chosen"]["alpha"], title, path)
 

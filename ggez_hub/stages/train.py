@@ -27,6 +27,7 @@ RESUMABLE = True
 MAX_GRAD_NORM = 1.0
 CHECKPOINT = "checkpoint.safetensors"
 ROWS = "rows"
+TRAINED_BASE = "base.trained"  # until the checkpoint says that it is
 
 
 @dataclass
@@ -80,14 +81,14 @@ def run(recipe: Recipe, run: Run, folder: Path) -> None:
         cpu=device.on_cpu(), kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=full)]
     )
     accelerator.wait_for_everyone()  # the folder is made by the first process
+    done = _progress(folder / CHECKPOINT)
     with accelerator.main_process_first():
         examples = _examples(run.stage("filter") / "examples.parquet", folder)
-        base = _base(family, recipe, run, folder, examples)
+        base = _base(family, recipe, run, folder, examples, done)
     sharded = _sharded(accelerator)
     loaded = family.load(base, torch.device("cpu") if sharded else accelerator.device, torch.float32 if full else dtype)
     if not full:
         _add_lora(family, loaded, recipe)
-    done = _progress(folder / CHECKPOINT)
     trained: dict[str, torch.Tensor] = {}
     for phase in phases(family, settings):
         if done.steps(phase) == phase.steps:
@@ -98,7 +99,8 @@ def run(recipe: Recipe, run: Run, folder: Path) -> None:
             rows, counts = family.prepare(
                 loaded, _eligible(examples, family, phase), phase.loss, _micro(settings), settings.max_length
             )
-        _check_rows(rows, phase, settings)
+        if not len(rows):
+            raise InputError(f"train.{phase.name}: no row is left to train on", "raise train.max_length")
         done.report[phase.name] = {"loss": phase.loss, "rows": len(rows)} | counts
         trained = _train(accelerator, family, loaded, recipe, phase, rows, folder, done)
         if phase.name == "pretrain" and accelerator.is_main_process:
@@ -122,12 +124,16 @@ def _examples(path: Path, folder: Path) -> Any:
     return datasets.Dataset.from_parquet(str(path), cache_dir=str(folder / ROWS))
 
 
-def _base(family: Family, recipe: Recipe, run: Run, folder: Path, examples: Any) -> Path:
+def _base(family: Family, recipe: Recipe, run: Run, folder: Path, examples: Any, done: Progress) -> Path:
     """The folder of the base; a random start is made in this stage's own."""
     if recipe.base.random is None:
         return hub.base_folder(recipe.base, run)
     base = folder / "base"
+    before = recipe.train.pretrain
+    if (folder / TRAINED_BASE).is_dir() and before and len(done.log) >= before.steps:
+        _swap(folder)  # a run was killed between the two
     if not base.is_dir():
+        shutil.rmtree(folder / "base.partial", ignore_errors=True)
         columns = ("text", "label", "question", "answer")
         texts = {text for name in columns for text in examples.unique(name) if text}
         options = {text for row in examples["options"] for text in row or ()}
@@ -169,15 +175,6 @@ def _eligible(examples: Any, family: Family, phase: Phase) -> Any:
     return examples.filter(lambda value: value is not None, input_columns=[field]) if missing else examples
 
 
-def _check_rows(rows: Any, phase: Phase, settings: Train) -> None:
-    if not len(rows):
-        raise InputError(f"train.{phase.name}: no row is left to train on", "raise train.max_length")
-    if settings.augment and "image" not in rows.column_names:
-        raise InputError(
-            f"train.augment: with loss {phase.loss!r} pictures are encoded once", "set train.augment=false"
-        )
-
-
 def _micro(settings: Train) -> int:
     return settings.micro_batch_size or settings.batch_size
 
@@ -213,6 +210,7 @@ def _train(
                 f"train.{phase.name}: loss {phase.loss!r} trains what stays as it is in a base that is given"
             )
         network.requires_grad_(True)
+        _freeze(network, phase, settings)
     names = {f"network.{name}": name for name, p in network.named_parameters() if p.requires_grad}
     if not names:
         raise InputError(f"train.{phase.name}: loss {phase.loss!r} trains what takes no LoRA", "use train.method=full")
@@ -259,8 +257,21 @@ def _train(
                 _save(folder / CHECKPOINT, parameters, optimizer.optimizer.state, done)
     state = accelerator.get_state_dict(module) if _sharded(accelerator) else {}
     network.eval()
-    network.requires_grad_(False)
+    if settings.method == "full":
+        network.requires_grad_(False)
     return {name: state[whole] for whole, name in names.items() if whole in state}
+
+
+def _freeze(network: Any, phase: Phase, settings: Train) -> None:
+    """Keeps the parts that train.freeze names as they are."""
+    names = dict(network.named_parameters())
+    for start in settings.freeze:
+        chosen = [name for name in names if name.startswith(start)]
+        if not chosen and phase.name == "train":
+            known = sorted({".".join(name.split(".")[:2]) for name in names})
+            raise InputError(f"train.freeze: no parameter's name begins with {start!r}", f"such as {', '.join(known)}")
+        for name in chosen:
+            names[name].requires_grad_(False)
 
 
 def _parts(network: Any, where: "torch.device", dtype: str | None) -> Any:
@@ -338,10 +349,16 @@ def _hand_over(family: Family, loaded: Loaded, recipe: Recipe, phase: Phase, fol
         _save(folder / CHECKPOINT, parameters, {}, done)
         return
     # What a random start has learned beforehand is part of the base.
-    family.save(loaded, folder / "base.partial")
-    shutil.rmtree(folder / "base")
-    (folder / "base.partial").rename(folder / "base")
+    shutil.rmtree(folder / TRAINED_BASE, ignore_errors=True)
+    family.save(loaded, folder / TRAINED_BASE)
     _save(folder / CHECKPOINT, {}, {}, done)
+    _swap(folder)
+
+
+def _swap(folder: Path) -> None:
+    """Puts the trained base in the place of the random one."""
+    shutil.rmtree(folder / "base", ignore_errors=True)
+    (folder / TRAINED_BASE).rename(folder / "base")
 
 
 def _save(path: Path, parameters: "Mapping[str, torch.Tensor]", state: Mapping[Any, Any], done: Progress) -> None:

@@ -114,6 +114,36 @@ def test_what_is_no_whole_picture_is_refused(data: bytes, message: str) -> None:
         images.decode(data)
 
 
+@pytest.mark.parametrize("size", [(0, 0), (0, 30), (40, 0)])
+def test_a_picture_without_pixels_is_refused(size: tuple[int, int]) -> None:
+    gif = encoded(Image.new("L", (40, 30)), "GIF")
+    empty = struct.pack("<HH", *size)
+    place = gif.index(b",")  # the only frame
+    for data in (huge(*size), gif[:6] + empty + gif[10 : place + 5] + empty + gif[place + 9 :]):
+        with pytest.raises(BrokenImage):
+            images.decode(data)
+
+
+@pytest.mark.parametrize("size", [(0, 0), (0, 30), (40, 0)])
+def test_an_image_without_pixels_is_refused(size: tuple[int, int]) -> None:
+    with pytest.raises(BrokenImage):
+        images.opened(Image.new("RGB", size))
+
+
+def test_what_is_wrong_is_said_in_the_same_words_again() -> None:
+    """It stands in the report of the filter, whose hash decides what runs again."""
+    for data in (b"a line of text", b"", PICTURE[:20], PICTURE[: len(PICTURE) // 2]):
+        with pytest.raises(BrokenImage) as caught:
+            images.decode(data)
+        assert " object at 0x" not in caught.value.message
+
+
+@pytest.mark.parametrize("size", [(20_000, 1), (1, 20_000), (20_000, 40)])
+def test_a_picture_of_an_extreme_shape_is_whole(size: tuple[int, int]) -> None:
+    image = images.decode(encoded(Image.new("RGB", size, (200, 100, 50))))
+    assert (image.size, image.getpixel((size[0] - 1, size[1] - 1))) == (size, (200, 100, 50))
+
+
 @given(st.data())
 def test_damage_gives_a_picture_or_a_broken_one(data: st.DataObject) -> None:
     kind = data.draw(st.sampled_from(["PNG", "JPEG", "GIF", "WEBP"]))
@@ -143,6 +173,8 @@ FORMATS = {
     "with alpha": (lambda: encoded(Image.new("RGBA", (40, 30), (200, 100, 50, 255))), (200, 100, 50)),
     "palette": (palette, (200, 100, 50)),
     "cmyk": (lambda: encoded(Image.new("CMYK", (40, 30), (55, 155, 205, 0)), "JPEG"), (200, 100, 50)),
+    "cmyk tiff": (lambda: encoded(Image.new("CMYK", (40, 30), (55, 155, 205, 0)), "TIFF"), (200, 100, 50)),
+    "grey with alpha": (lambda: encoded(Image.new("LA", (40, 30), (100, 255))), (100, 100, 100)),
     "16 bits png": (lambda: sixteen_bits("PNG"), (100, 100, 100)),
     "16 bits tiff": (lambda: sixteen_bits("TIFF"), (100, 100, 100)),
 }
@@ -154,13 +186,15 @@ def test_every_usual_format_becomes_rgb(make: object, colour: tuple[int, int, in
     image = images.decode(make())
     assert image.mode == "RGB"
     assert image.size == (40, 30)
-    np.testing.assert_allclose(image.getpixel((20, 15)), colour, atol=4)
+    np.testing.assert_allclose(np.asarray(image)[15, 20], colour, atol=4)
 
 
-def test_of_an_animation_the_first_picture_is_taken() -> None:
+@pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP"])
+def test_of_an_animation_the_first_picture_is_taken(kind: str) -> None:
     frames = [Image.new("RGB", (40, 30), colour) for colour in ("red", "blue")]
-    image = images.decode(encoded(frames[0], "GIF", save_all=True, append_images=frames[1:]))
-    assert image.getpixel((20, 15)) == (255, 0, 0)
+    image = images.decode(encoded(frames[0], kind, save_all=True, append_images=frames[1:]))
+    assert (image.mode, image.size) == ("RGB", (40, 30))
+    np.testing.assert_allclose(np.asarray(image)[15, 20], (255, 0, 0), atol=4)
 
 
 # --------------------------------------------------------------------------------------------------------------- opened

@@ -14,7 +14,7 @@ NAMES = ("pho", "satay", "durian", "laksa")
 
 
 def benchmark(**fields: Any) -> Benchmark:
-    return Benchmark(**{"title": "Any", "source": Source(reader="pocket"), "task": "top1"} | fields)
+    return Benchmark.model_validate({"title": "Any", "source": Source(reader="pocket"), "task": "top1"} | fields)
 
 
 def asked(answer: str, options: tuple[str, ...] = NAMES) -> Question:

@@ -1,6 +1,8 @@
 """Contact sheets: which questions they show, and that they are written whatever the texts are."""
 
 import io
+import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -63,7 +65,7 @@ def test_places_are_spread_over_all_questions(count: int) -> None:
     for places in choose([[question_without_picture] * count] * 2):
         edges = [0, *places, count - 1]
         widest = count / len(places)
-        assert max(b - a for a, b in zip(edges, edges[1:], strict=False)) <= widest + 1
+        assert max(b - a for a, b in itertools.pairwise(edges)) <= widest + 1
         assert places[0] > 0
         assert places[-1] < count - 1
 
@@ -82,12 +84,19 @@ def test_a_sheet_of_answers_is_a_picture_and_repeats(tmp_path: Path) -> None:
 
 def test_right_and_wrong_answers_look_different(tmp_path: Path) -> None:
     for name, answer in (("right", "pho"), ("wrong", "hop"), ("unreadable", "")):
-        answers_sheet([(question("phở|pho"), {0.0: answer})], "", tmp_path / f"{name}.png")
+        answers_sheet([(question("pho"), {0.0: answer})], "", tmp_path / f"{name}.png")
     pixels = {p.stem: np.asarray(Image.open(p).convert("RGB")).astype(int) for p in tmp_path.glob("*.png")}
     greener = {name: ((part[..., 1] - part[..., 0]) > 40).sum() for name, part in pixels.items()}
     redder = {name: ((part[..., 0] - part[..., 1] > 100) & (part[..., 2] > 20)).sum() for name, part in pixels.items()}
     assert greener["right"] > 50 > greener["wrong"] == greener["unreadable"] == 0
     assert min(redder["wrong"], redder["unreadable"]) > 50 > redder["right"]
+
+
+def test_an_open_answer_is_as_right_as_it_was_scored(tmp_path: Path) -> None:
+    for name, answer in (("exactly", "pho"), ("nearly", "The Pho.")):
+        answers_sheet([(replace(question("pho"), options=()), {0.0: answer})], "", tmp_path / f"{name}.png")
+        pixels = np.asarray(Image.open(tmp_path / f"{name}.png").convert("RGB")).astype(int)
+        assert ((pixels[..., 1] - pixels[..., 0]) > 40).sum() > 50, name
 
 
 @pytest.mark.parametrize("text", ODD.values(), ids=ODD)

@@ -94,6 +94,51 @@ def test_pictures_may_lie_beside_the_file(project: Path) -> None:
     assert "no such picture" in report["broken"][0]
 
 
+def said(*turns: str) -> list[dict[str, str]]:
+    """A conversation in which user and assistant take turns."""
+    return [{"role": ("user", "assistant")[i % 2], "content": turn} for i, turn in enumerate(turns)]
+
+
+def test_broken_conversations_are_dropped_and_counted(project: Path) -> None:
+    whole = said("<image>What is this?", "a temple")
+    rows = [row() | {"messages": whole, "id": str(i)} for i in range(30)] + [
+        row() | {"messages": said("<image>What is this?"), "id": "no answer"},
+        row() | {"messages": said("<image>and <image>?", "a temple"), "id": "two marks"},
+        row() | {"messages": None, "id": "caption alone"},
+    ]
+    kept, report = filtered(project, rows)
+    assert [r["id"] for r in kept] == [*(str(i) for i in range(30)), "caption alone"]
+    assert kept[0]["messages"] == whole
+    assert report["dropped"] == {"region": 0, "text": 0, "broken conversation": 2, "broken picture": 0}
+    assert report["rows"] == report["kept"] + sum(report["dropped"].values())
+    assert report["broken"] == [
+        "row no answer: its last message is not by the assistant",
+        "row two marks: it has <image> more than once",
+    ]
+
+
+def test_too_many_broken_conversations_are_an_error(project: Path) -> None:
+    rows = [row() | {"messages": turns} for turns in (said("Hello", "Hi"), said("Hello", "Hi"), said("Hello"))]
+    with pytest.raises(InputError, match=r"1 of 3 conversations are broken.*not by the assistant") as caught:
+        filtered(project, rows)
+    assert "filter.max_broken" in (caught.value.hint or "")
+    assert not (project / "runs" / "tiny" / "filter").exists()
+    assert len(filtered(project, rows, "filter.max_broken=0.5")[0]) == 2
+
+
+def test_a_conversation_stands_for_a_caption_but_not_for_a_picture(project: Path) -> None:
+    rows = [
+        row(text=None) | {"messages": said("What is this?", "a temple")},
+        row(text=" ") | {"messages": said("What is this?", "a temple")},
+        row(text=None) | {"messages": None},
+        row() | {"messages": said("Hello", "Hi"), "image": None},
+    ]
+    kept, report = filtered(project, rows, "filter.max_broken=0.5")
+    assert [r["text"] for r in kept] == [None, " "]
+    assert report["dropped"] == {"region": 0, "text": 1, "broken picture": 1}
+    assert "no picture" in report["broken"][0]
+
+
 def test_omniglot_letters_of_the_region(project: Path, shared: Path) -> None:
     corpus = shared / "data" / "omniglot" / "train.parquet"
     run("tiny", "runs", parse_overrides([f"data={{reader: parquet, path: {corpus}}}"]), until="filter")
