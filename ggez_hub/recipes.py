@@ -73,6 +73,8 @@ def load_recipe(name: str, overrides: Mapping[str, Any] | None = None) -> Recipe
             problem(key, f"unknown loss {loss!r}{did_you_mean(loss, family.LOSSES)}")
     if family and "drawing" in family.TASKS and at("train", "augment") is True:
         problem(("train", "augment"), f"family {at('family')!r} encodes every picture once, so none can change")
+    if at("train", "freeze") and at("train", "method") != "full":
+        problem(("train", "freeze"), "a LoRA trains none of the model's own weights; it goes with method: full")
     known("recipes", ("base", "recipe"), at("base", "recipe"))
 
     def asked(key: Key, name: str) -> None:

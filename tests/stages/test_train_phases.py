@@ -334,3 +334,22 @@ def test_a_whole_model_is_kept_in_float32_where_bfloat16_computes(prepared: Call
     assert not same(ours, theirs)
     losses = [entry["loss"] for entry in logged(fine)], [entry["loss"] for entry in logged(coarse)]
     assert losses[1][0] == pytest.approx(losses[0][0], rel=0.02)
+
+
+# -------------------------------------------------------------------------------------------------------------- frozen
+def test_frozen_parts_stay_as_they_are(prepared: Callable[[str], Train]) -> None:
+    folder = prepared("vlm")("train.method=full", "train.freeze=[model.vision_tower]")
+    base, trained = (load_file(path / "model.safetensors") for path in (Path("base"), folder / "model"))
+    tower = [name for name in base if name.startswith("vision_tower.")]
+    assert tower
+    assert all(torch.equal(trained[name], base[name]) for name in tower)
+    assert any(not torch.equal(trained[name], base[name]) for name in base.keys() - set(tower))
+
+
+def test_freezing_what_is_not_there_is_refused_with_what_there_is(prepared: Callable[[str], Train]) -> None:
+    train = prepared("vlm")
+    with pytest.raises(InputError, match=r"'vision' *") as caught:
+        train("train.method=full", "train.freeze=[vision]")
+    assert "model.vision_tower" in (caught.value.hint or "")
+    with pytest.raises(ConfigError, match=r"train\.freeze"):
+        train("train.freeze=[model.vision_tower]")
