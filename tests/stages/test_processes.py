@@ -10,7 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from ggez_hub import families, registry, run
+from ggez_hub import families, load_recipe, registry, run
+from ggez_hub.stages import train
 
 FAMILIES = sorted(registry.files("families"))
 RECIPE = """\
@@ -76,3 +77,23 @@ def test_other_stages_are_refused_in_several_processes(prepared: Path) -> None:
     finished = launch("run", "shared", "--out", "two")
     assert finished.returncode != 0
     assert "ggez run RECIPE --until" in finished.stderr
+
+
+@pytest.mark.parametrize("prepared", FAMILIES, indirect=True)
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_weights_that_were_trained_in_shards_become_a_whole_model(prepared: Path, method: str) -> None:
+    recipe = load_recipe("shared", {"train.method": method})
+    family = families.get(recipe.family)
+    loaded = family.load(prepared / "base")
+    if method == "lora":
+        train._add_lora(family, loaded, recipe)
+    trained = {
+        name: torch.randn_like(p) for name, p in loaded.model.named_parameters() if method == "full" or "lora_" in name
+    }
+    whole = train._whole(family, recipe, prepared / "base", trained).model.state_dict()
+    base = family.load(prepared / "base").model.state_dict()
+    assert trained
+    for name, tensor in trained.items():
+        torch.testing.assert_close(whole[name], tensor)
+    untouched = [name for name in base if method == "lora" and name in whole]
+    assert all(torch.equal(whole[name], base[name]) for name in untouched)
