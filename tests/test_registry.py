@@ -281,7 +281,7 @@ def test_mistake_in_a_recipe_is_told_with_its_line(file: Path, old: str, new: st
             "3  kof.2020: Input should be less than or equal to 100",
         ),
         (Region, "title: X\ncountry: [IDN]", "2  country: unknown key; did you mean 'countries'?"),
-        (Benchmark, "title: X\nsource: {reader: a}\ntask: top5", "3  task: Input should be 'top1' or 'choice'"),
+        (Benchmark, "title: X\nsource: {reader: a}\ntask: top5", "3  task: Input should be 'top1', 'choice'"),
         (
             Benchmark,
             "title: X\nsource: {reader: a, wher: {}}\ntask: top1",

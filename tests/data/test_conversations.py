@@ -50,7 +50,9 @@ def test_a_letter_with_the_words_of_its_option_is_read(options: list[str], data:
 def test_two_letters_are_no_answer(options: list[str], data: st.DataObject) -> None:
     first, second = data.draw(st.lists(st.sampled_from(LETTERS[: len(options)]), min_size=2, max_size=2, unique=True))
     for way in ("{}, {}", "{} or {}", "({}) ({})", "{} {}", "{}. {}.", "{}/{}", "{}\n{}", "Answer: {}. Answer: {}"):
-        assert letter_of(way.format(first, second), options) == -1
+        said = way.format(first, second)
+        if normalised(said) not in map(normalised, options):  # the very words of an option are no two letters
+            assert letter_of(said, options) == -1
 
 
 @given(st.text(max_size=60), OPTIONS)
