@@ -43,6 +43,18 @@ class Query:
     max_new_tokens: int = 32
 
 
+def save(loaded: Loaded, folder: Path) -> None:
+    """Writes a model of transformers and its processor."""
+    loaded.model.save_pretrained(folder)
+    loaded.processor.save_pretrained(folder)
+
+
+def save_adapter(loaded: Loaded, folder: Path) -> None:
+    """Writes the adapter of a trained model in PEFT's format."""
+    loaded.model.save_pretrained(folder, save_embedding_layers=False)  # else PEFT asks the Hub for the base
+    (folder / "README.md").unlink(missing_ok=True)  # PEFT's own; ours comes from the card stage
+
+
 class Family(Protocol):
     """The names every family module has."""
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ggez_hub import device as devices
 from ggez_hub.errors import DependencyError, InputError
 from ggez_hub.families.base import Loaded, Query, Row, Share
+from ggez_hub.families.base import save_adapter as save_peft
 from ggez_hub.hub import is_shipped
 from ggez_hub.runs import read_json, write_json
 
@@ -116,8 +117,7 @@ def save_adapter(loaded: Loaded, folder: Path) -> None:
     from diffusers.utils.state_dict_utils import convert_state_dict_to_diffusers
     from peft import get_peft_model_state_dict
 
-    loaded.model.save_pretrained(folder, save_embedding_layers=False)
-    (folder / "README.md").unlink(missing_ok=True)  # PEFT's own; ours comes from the card stage
+    save_peft(loaded, folder)
     layers = get_peft_model_state_dict(loaded.model, save_embedding_layers=False)
     loaded.pipeline.save_lora_weights(
         folder,

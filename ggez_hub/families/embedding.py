@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from ggez_hub import device as devices
 from ggez_hub.errors import InputError
-from ggez_hub.families.base import Loaded, Query, Row, Share
+from ggez_hub.families.base import Loaded, Query, Row, Share, save, save_adapter
 from ggez_hub.hub import is_shipped
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
+
+__all__ = ["save", "save_adapter"]  # which the Protocol asks for
 
 LIBRARY_NAME = "transformers"
 ADAPTER_LIBRARY_NAME = "peft"
@@ -53,18 +55,6 @@ def load(folder: Path, device: "torch.device | None" = None, dtype: "torch.dtype
             f"{folder}: {type(model).__name__} does not embed images and texts", "use a SigLIP class model"
         )
     return Loaded(model.eval(), processor, folder)
-
-
-def save(loaded: Loaded, folder: Path) -> None:
-    """Writes model and processor."""
-    loaded.model.save_pretrained(folder)
-    loaded.processor.save_pretrained(folder)
-
-
-def save_adapter(loaded: Loaded, folder: Path) -> None:
-    """Writes the adapter of a trained model in PEFT's format."""
-    loaded.model.save_pretrained(folder, save_embedding_layers=False)  # else PEFT asks the Hub for the base
-    (folder / "README.md").unlink(missing_ok=True)  # PEFT's own; ours comes from the card stage
 
 
 def network(loaded: Loaded, loss: str) -> Any:

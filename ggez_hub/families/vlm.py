@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any
 from ggez_hub import device as devices
 from ggez_hub.data.conversations import IMAGE, problem
 from ggez_hub.errors import InputError, did_you_mean
-from ggez_hub.families.base import Loaded, Query, Row, Share
+from ggez_hub.families.base import Loaded, Query, Row, Share, save, save_adapter
 from ggez_hub.hub import is_shipped
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
+
+__all__ = ["save", "save_adapter"]  # which the Protocol asks for
 
 LIBRARY_NAME = "transformers"
 ADAPTER_LIBRARY_NAME = "peft"
@@ -91,18 +93,6 @@ def load(folder: Path, device: "torch.device | None" = None, dtype: "torch.dtype
     if not (hasattr(processor, "image_processor") and getattr(processor, "chat_template", None)):
         raise InputError(f"{folder}: has no chat template", "use a model that was trained to chat (-it, -Instruct)")
     return Loaded(model.to(device).eval(), processor, folder)
-
-
-def save(loaded: Loaded, folder: Path) -> None:
-    """Writes model and processor."""
-    loaded.model.save_pretrained(folder)
-    loaded.processor.save_pretrained(folder)
-
-
-def save_adapter(loaded: Loaded, folder: Path) -> None:
-    """Writes the adapter of a trained model in PEFT's format."""
-    loaded.model.save_pretrained(folder, save_embedding_layers=False)  # else PEFT asks the Hub for the base
-    (folder / "README.md").unlink(missing_ok=True)  # PEFT's own; ours comes from the card stage
 
 
 def network(loaded: Loaded, loss: str) -> Any:
