@@ -643,7 +643,8 @@ def usage(repo_id: str, base: str, revision: str | None) -> dict[str, str]:
         *(["", "from ggez_hub.hub import fetch  # this base travels with ggez_hub"] if travels else []),
         "",
         f"pipe = DiffusionPipeline.from_pretrained({place}, use_safetensors=True)",
-        f'pipe.load_lora_weights("{repo_id}", weight_name="pytorch_lora_weights.safetensors", adapter_name="regional")',
+        'file = "pytorch_lora_weights.safetensors"',
+        f'pipe.load_lora_weights("{repo_id}", weight_name=file, adapter_name="regional")',
         'pipe.set_adapters("regional", 1.0)  # alpha: 0.0 is the base',
         'image = pipe("...").images[0]',
     ]

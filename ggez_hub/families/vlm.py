@@ -717,12 +717,10 @@ def usage(repo_id: str, base: str, revision: str | None) -> dict[str, str]:
         f'processor = AutoProcessor.from_pretrained("{repo_id}")',
         "",
         f'content = [{{"type": "image", "path": "picture.jpg"}}, {{"type": "text", "text": "{DEFAULT_PROMPT}"}}]',
-        "inputs = processor.apply_chat_template(",
-        '    [{"role": "user", "content": content}],',
-        '    add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt",',
-        ").to(model.device)",
-        'written = model.generate(**inputs, max_new_tokens=64)[0, inputs["input_ids"].shape[1]:]',
-        "print(processor.decode(written, skip_special_tokens=True))",
+        'how = {"add_generation_prompt": True, "tokenize": True, "return_dict": True, "return_tensors": "pt"}',
+        'inputs = processor.apply_chat_template([{"role": "user", "content": content}], **how).to(model.device)',
+        "written = model.generate(**inputs, max_new_tokens=64)[0]",
+        'print(processor.decode(written[inputs["input_ids"].shape[1] :], skip_special_tokens=True))',
     ]
     adapter = [
         "from peft import PeftModel",

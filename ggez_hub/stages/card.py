@@ -252,7 +252,8 @@ def _snippets(recipe: Recipe, name: str, artefact: str) -> dict[str, str]:
         ours = (
             f"from PIL import Image\n\nfrom ggez_hub import RegionalModel\n\n{loading}"
             'picture = Image.new("RGB", (224, 224), "white")  # yours\n'
-            f'scores = model.predict([{{"image": picture, {prompt}"options": ["a temple", "a market"]}}])\n'
+            f'query = {{"image": picture, {prompt}"options": ["a temple", "a market"]}}\n'
+            "scores = model.predict([query])\n"
         )
     if artefact == "adapter":
         ours += "model.alpha = 1.0  # all the way to the region, in place\n"
