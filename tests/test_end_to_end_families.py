@@ -37,6 +37,7 @@ sweep: {alphas: [0, 0.5, 1], global: [global], regional: [regional, letter], bes
 """,
 }
 SOURCE = "where: {category: [Food, Animals]}, options: {test: 1"
+FOOD = SOURCE.replace("Food, Animals", "Food")  # the same prompts and seeds, but fewer names to judge by
 BENCHMARKS = {
     "vlm": {
         "global": f"source: {{reader: pocket_questions, {SOURCE}}}}}\ntask: question\nrows: others",
@@ -45,13 +46,13 @@ BENCHMARKS = {
         "open": f"source: {{reader: pocket_questions, {SOURCE}}}}}\ntask: question\nanswer: open\nrows: region",
     },
     "diffusion": {
-        name: f"source: {{reader: pocket, {SOURCE}, calm: true}}}}\ntask: drawing\nprompt: a drawing of {{label}}\n"
+        name: f"source: {{reader: pocket, {source}, calm: true}}}}\ntask: drawing\nprompt: a drawing of {{label}}\n"
         f"judge: ggez-hub/pocket-base-embedding\nrows: {rows}\nmeasure: {measure}"
-        for name, rows, measure in (
-            ("global", "others", "top1"),
-            ("regional", "region", "top1"),
-            ("letter", "region", "confidence"),
-            ("open", "region", "distance"),
+        for name, rows, measure, source in (
+            ("global", "others", "top1", SOURCE),
+            ("regional", "region", "top1", SOURCE),
+            ("letter", "region", "confidence", FOOD),
+            ("open", "region", "distance", SOURCE),
         )
     },
 }
@@ -115,6 +116,14 @@ def test_every_answer_can_be_traced(here: Path) -> None:
             assert len(values) == measured["n"]
             if measured["metric"] != "squared maximum mean discrepancy":
                 assert measured["value"] == pytest.approx(np.mean(values))
+
+
+def test_a_judge_knows_the_names_of_the_benchmark_that_asks(here: Path) -> None:
+    rows = pq.read_table(here / "runs/tiny/sweep/predictions.parquet").to_pylist()
+    if json.loads((here / "runs/tiny/card/adapter/ggez.json").read_text())["family"] == "diffusion":
+        food = {concept.name for concept in atlas.concepts() if concept.category == "Food"}
+        assert {row["prediction"] for row in rows if row["benchmark"] == "letter"} <= food
+        assert not {row["prediction"] for row in rows if row["benchmark"] in ("global", "regional")} <= food
 
 
 def test_contact_sheet_is_in_the_run_and_beside_the_card(here: Path) -> None:

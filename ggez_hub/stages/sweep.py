@@ -38,7 +38,7 @@ def inputs(recipe: Recipe, run: Run) -> dict[str, Any]:
         "countries": list(load_region(recipe.region).countries),
         "benchmarks": {name: b.model_dump(mode="json") for name, b in benchmarks.items()},
         "files": {name: readers.fingerprint(b.source, recipe.data.path) for name, b in benchmarks.items()},
-        "judges": {b.judge: fingerprint(hub.fetch(b.judge)) for b in benchmarks.values() if b.judge},
+        "judges": _judges(recipe),
         "train": run.outputs_hash("train"),
     }
     return made | hub.base_files(recipe.base, run)
@@ -48,6 +48,11 @@ def _benchmarks(recipe: Recipe) -> dict[str, Benchmark]:
     """The benchmarks of a recipe: of both sides, then those beside."""
     sweep = recipe.sweep
     return {name: load_benchmark(name) for name in (*sweep.global_, *sweep.regional, *sweep.beside)}
+
+
+def _judges(recipe: Recipe) -> dict[str, str]:
+    """A hash of each judge."""
+    return {b.judge: fingerprint(hub.fetch(b.judge)) for b in _benchmarks(recipe).values() if b.judge}
 
 
 def _globalization(recipe: Recipe) -> dict[str, Any]:
@@ -76,6 +81,7 @@ def run(recipe: Recipe, run: Run, folder: Path) -> None:
 
 
 Asked = dict[str, dict[str, list[Question]]]  # benchmark: split: questions
+Wanted = tuple[str | None, Query, tuple[str, ...]]  # a judge if any, the query, and the labels that the judge knows
 Found = dict[tuple[str, str], Answered]  # by benchmark and split
 Measured = dict[float, Found]  # by alpha, rising
 Model = Callable[[], tuple[Loaded, Callable[[float], None]]]
@@ -149,23 +155,29 @@ def _given(
 ) -> "dict[tuple[str, str], list[np.ndarray]]":
     """What the model gives to every question; equal ones of several benchmarks are asked once."""
     family, size = families.get(recipe.family), recipe.sweep.batch_size
-    by_judge: dict[str | None, dict[Query, tuple[str, ...]]] = defaultdict(dict)
-    for (name, _), part in parts.items():
-        by_judge[benchmarks[name].judge] |= {question.query: question.options for question in part}
-    given: dict[tuple[str | None, Query], np.ndarray] = {}
-    for judging, wanted in by_judge.items():
-        queries = list(wanted)
+    places = {part: [_wanted(benchmarks[part[0]], question) for question in asked] for part, asked in parts.items()}
+    wanted: dict[str | None, dict[Wanted, None]] = defaultdict(dict)  # by judge, each once
+    for part in places.values():
+        for one in part:
+            wanted[one[0]][one] = None
+    given: dict[Wanted, np.ndarray] = {}
+    for judging, ones in wanted.items():
+        every = list(ones)
         if judging is None:
-            found = family.predict(loaded, queries, size)
-            given |= {(None, query): scores[0] for query, scores in zip(queries, found, strict=True)}
+            found = family.predict(loaded, [query for _, query, _ in every], size)
+            given |= {one: answer[0] for one, answer in zip(every, found, strict=True)}
             continue
-        for start in range(0, len(queries), size):  # pictures are judged and let go
-            some = queries[start : start + size]
-            drawn = family.predict(loaded, some, size)
-            named = [Query(_picture(image[0]), wanted[query]) for query, image in zip(some, drawn, strict=True)]
+        for start in range(0, len(every), size):  # pictures are judged and let go
+            some = every[start : start + size]
+            drawn = family.predict(loaded, [query for _, query, _ in some], size)
+            named = [Query(_picture(image[0]), labels) for (_, _, labels), image in zip(some, drawn, strict=True)]
             judged = families.get("embedding").predict(judge(judging), named, size)
-            given |= {(judging, query): scores[0] for query, scores in zip(some, judged, strict=True)}
-    return {part: [given[benchmarks[part[0]].judge, q.query] for q in asked] for part, asked in parts.items()}
+            given |= {one: scores[0] for one, scores in zip(some, judged, strict=True)}
+    return {part: [given[one] for one in ones_of] for part, ones_of in places.items()}
+
+
+def _wanted(benchmark: Benchmark, question: Question) -> Wanted:
+    return benchmark.judge, question.query, question.options if benchmark.judge else ()
 
 
 def _picture(pixels: "np.ndarray") -> Any:
@@ -190,6 +202,7 @@ def _kept_folder(recipe: Recipe, run: Run) -> Path:
     """Where the answers of this very model are kept, one file per benchmark and alpha; those of others are removed."""
     parts = recipe.section("family") | {
         "train": run.outputs_hash("train"),
+        "judges": _judges(recipe),
         "versions": versions(),
         "batch_size": recipe.sweep.batch_size,  # it can change the last digit of a score
     }
