@@ -100,7 +100,8 @@ def test_data_comes_from_inside_the_wheel_not_from_the_checkout(installed: Insta
         "from ggez_hub.pocket import atlas\n"
         "print(registry.find('recipes', 'pocket-sea-embedding'), registry.find('regions', 'sea'), sep='\\n')\n"
         "print(registry.data_root() / 'cards' / 'model.md.j2', atlas.FOLDER / 'sea.yaml', sep='\\n')\n"
-        "print(*(hub.fetch(f'{hub.NAMESPACE}/{name}') / 'model.safetensors' for name in hub.shipped()), sep='\\n')"
+        "models = [hub.fetch(f'{hub.NAMESPACE}/{name}') for name in hub.shipped()]\n"
+        "print(*(next(model.rglob('*.safetensors')) for model in models), sep='\\n')"
     )
     paths = [Path(line) for line in installed.out("python", "-c", code).splitlines()]
     assert len(paths) >= 5
