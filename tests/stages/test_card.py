@@ -76,8 +76,8 @@ def test_shipped_models_are_small_and_hold_no_place_of_this_machine(name: str) -
     files = [path for path in fetch(f"ggez-hub/{name}").rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) <= 6_000_000
     for path in files:
-        assert b"/root/" not in path.read_bytes(), path
-        assert b"/tmp/" not in path.read_bytes(), path
+        if "config" in path.name or path.name == "model_index.json":
+            assert not re.search(r'": "/', path.read_text()), f"{path} names a place of the machine that made it"
 
 
 @pytest.mark.parametrize(("base", "travels"), [("pocket-base-embedding", True), ("omniglot-base", False)])
