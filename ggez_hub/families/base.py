@@ -1,9 +1,11 @@
 """What a family of models has to offer. A family is a module with these names; nothing inherits."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
+
+from ggez_hub.hub import is_shipped
 
 if TYPE_CHECKING:
     import numpy as np
@@ -11,6 +13,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 Row = dict[str, Any]  # one row of examples.parquet: image (decoded), text, label, messages, ...
+DEFAULT_PROMPT = "What does the picture show?"  # asked of a picture where a query has no prompt
 Share = tuple[int, int]  # the work of one process: which of how many
 
 
@@ -53,6 +56,18 @@ def save_adapter(loaded: Loaded, folder: Path) -> None:
     """Writes the adapter of a trained model in PEFT's format."""
     loaded.model.save_pretrained(folder, save_embedding_layers=False)  # else PEFT asks the Hub for the base
     (folder / "README.md").unlink(missing_ok=True)  # PEFT's own; ours comes from the card stage
+
+
+def chunks(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
+    """The items, `size` at a time."""
+    return (items[i : i + size] for i in range(0, len(items), size))
+
+
+def place_of(base: str, revision: str | None) -> tuple[list[str], str]:
+    """For a snippet: the lines that import what finds a base, and what to give to ``from_pretrained``."""
+    if is_shipped(base):
+        return ["", "from ggez_hub.hub import fetch  # this base travels with ggez_hub"], f'fetch("{base}")'
+    return [], f'"{base}"' + (f', revision="{revision}"' if revision else "")
 
 
 class Family(Protocol):

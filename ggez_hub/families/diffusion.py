@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from ggez_hub import device as devices
 from ggez_hub.errors import DependencyError, InputError
-from ggez_hub.families.base import Loaded, Query, Row, Share
+from ggez_hub.families.base import Loaded, Query, Row, Share, chunks, place_of
 from ggez_hub.families.base import save_adapter as save_peft
-from ggez_hub.hub import is_shipped
 from ggez_hub.runs import read_json, write_json
 
 if TYPE_CHECKING:
@@ -280,7 +279,7 @@ def _moments(pipe: Any, images: "Sequence[Image]") -> "torch.Tensor":
 
     found = []
     with torch.no_grad():
-        for part in _chunks(images, max(1, VAE_PIXELS // _side(pipe) ** 2)):
+        for part in chunks(images, max(1, VAE_PIXELS // _side(pipe) ** 2)):
             latents = pipe.vae.encode(_pixels(pipe, part).to(pipe.vae.device, pipe.vae.dtype)).latent_dist
             found.append(torch.stack([latents.mean, latents.std], dim=1).float() * pipe.vae.config.scaling_factor)
     return torch.cat(found)
@@ -327,10 +326,6 @@ def _quiet() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.set_verbosity(level)
-
-
-def _chunks(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
-    return (items[i : i + size] for i in range(0, len(items), size))
 
 
 # ------------------------------------------------------------------------------------------------------------- training
@@ -581,10 +576,10 @@ def predict(loaded: Loaded, queries: Sequence[Query], batch_size: int = 16, copi
     prompts = list(dict.fromkeys(query.prompt for query in queries))
     drawn: list[np.ndarray] = []
     with torch.inference_mode():
-        encoded = [_texts(loaded.pipeline, part) for part in _chunks(prompts, batch_size)]
+        encoded = [_texts(loaded.pipeline, part) for part in chunks(prompts, batch_size)]
         texts = [torch.cat(side).to(_weight(loaded.pipeline)) for side in zip(*encoded, strict=True)]
         row = {prompt: i for i, prompt in enumerate(prompts)}
-        for part in _chunks(queries, max(1, batch_size // copies)):
+        for part in chunks(queries, max(1, batch_size // copies)):
             chosen = [side[[row[query.prompt] for query in part]] for side in texts]
             drawn.extend(_draw(loaded, chosen, [query.seed for query in part], copies).swapaxes(0, 1))
     return drawn
@@ -635,12 +630,10 @@ def _draw(loaded: Loaded, texts: "Sequence[torch.Tensor]", seeds: Sequence[int],
 
 def usage(repo_id: str, base: str, revision: str | None) -> dict[str, str]:
     """Snippets for the card: loading the adapter and the merged pipeline with diffusers."""
-    pinned = f', revision="{revision}"' if revision else ""
-    travels = is_shipped(base)
-    place = f'fetch("{base}")' if travels else f'"{base}"{pinned}'
+    imports, place = place_of(base, revision)
     adapter = [
         "from diffusers import DiffusionPipeline",
-        *(["", "from ggez_hub.hub import fetch  # this base travels with ggez_hub"] if travels else []),
+        *imports,
         "",
         f"pipe = DiffusionPipeline.from_pretrained({place}, use_safetensors=True)",
         'file = "pytorch_lora_weights.safetensors"',

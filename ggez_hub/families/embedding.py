@@ -1,14 +1,13 @@
 """Image-text embedding models of transformers: SigLIP, SigLIP2 and their like."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ggez_hub import device as devices
 from ggez_hub.errors import InputError
-from ggez_hub.families.base import Loaded, Query, Row, Share, save, save_adapter
-from ggez_hub.hub import is_shipped
+from ggez_hub.families.base import Loaded, Query, Row, Share, chunks, place_of, save, save_adapter
 
 if TYPE_CHECKING:
     import numpy as np
@@ -175,7 +174,7 @@ def _loss(loaded: Loaded, rows: Sequence[Row], micro_batch_size: int, loss: str 
         _gathered(
             [
                 encode(loaded, part) if whole else checkpoint(encode, loaded, part, use_reentrant=False)
-                for part in _chunks(_dealt(items, share), micro_batch_size)
+                for part in chunks(_dealt(items, share), micro_batch_size)
             ],
             len(items),
             share,
@@ -225,10 +224,6 @@ def _logits(model: Any, image: "torch.Tensor", text: "torch.Tensor", processes: 
     return logits if bias is None else logits + bias
 
 
-def _chunks(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
-    return (items[i : i + size] for i in range(0, len(items), size))
-
-
 def _images(loaded: Loaded, images: Sequence[Any], copies: int = 1) -> "torch.Tensor":
     """Unit embeddings [copies * images, dim] of decoded pictures."""
     inputs = loaded.processor(images=list(images), return_tensors="pt").to(loaded.model.device)
@@ -276,7 +271,7 @@ def predict(loaded: Loaded, queries: Sequence[Query], batch_size: int = 256, cop
     with torch.inference_mode():
         size = max(1, batch_size // copies)
         sides = [
-            torch.cat([encode(loaded, part, copies).unflatten(0, (copies, -1)) for part in _chunks(items, size)], dim=1)
+            torch.cat([encode(loaded, part, copies).unflatten(0, (copies, -1)) for part in chunks(items, size)], dim=1)
             for encode, items in ((_opened_images, list(images.values())), (_texts, list(texts)))
         ]  # [copies, images, dim], [copies, texts, dim]
         logits = torch.stack([_logits(loaded.model, *pair) for pair in zip(*(s.float() for s in sides), strict=True)])
@@ -292,13 +287,11 @@ def _opened_images(loaded: Loaded, images: Sequence[Any], copies: int) -> "torch
 
 def usage(repo_id: str, base: str, revision: str | None) -> dict[str, str]:
     """Snippets for the card: loading the adapter with PEFT, and the merged checkpoint with transformers."""
-    pinned = f', revision="{revision}"' if revision else ""
-    travels = is_shipped(base)
-    place = f'fetch("{base}")' if travels else f'"{base}"{pinned}'
+    imports, place = place_of(base, revision)
     adapter = [
         "from peft import PeftModel",
         "from transformers import AutoModel, AutoProcessor",
-        *(["", "from ggez_hub.hub import fetch  # this base travels with ggez_hub"] if travels else []),
+        *imports,
         "",
         f"base = AutoModel.from_pretrained({place})",
         f'model = PeftModel.from_pretrained(base, "{repo_id}")  # at alpha = 1',

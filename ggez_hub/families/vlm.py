@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ggez_hub import device as devices
 from ggez_hub.data.conversations import IMAGE, problem
 from ggez_hub.errors import InputError, did_you_mean
-from ggez_hub.families.base import Loaded, Query, Row, Share, save, save_adapter
-from ggez_hub.hub import is_shipped
+from ggez_hub.families.base import DEFAULT_PROMPT, Loaded, Query, Row, Share, place_of, save, save_adapter
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,7 +27,6 @@ TAGS = ("vision-language-model",)
 TASK_TYPE = "CAUSAL_LM"  # the Hub's snippet for adapters knows no other that fits
 TASKS = ("top1", "choice", "question")
 LOSSES = {"answers": "messages", "caption": "text"}
-DEFAULT_PROMPT = "What does the picture show?"
 CAPTION_PROMPT = "Describe the picture."
 TINY = {"hidden": 32, "layers": 2, "heads": 2, "kv_heads": 1, "ffn": 64, "length": 512, "vocabulary": 400,
         "image": 32, "patch": 8, "vision_hidden": 32, "vision_layers": 1, "image_tokens": 4}  # fmt: skip
@@ -710,9 +708,7 @@ def _generated(
 # ---------------------------------------------------------------------------------------------------------- the snippet
 def usage(repo_id: str, base: str, revision: str | None) -> dict[str, str]:
     """Snippets for the card: loading the adapter with PEFT, and the merged checkpoint with transformers."""
-    pinned = f', revision="{revision}"' if revision else ""
-    travels = is_shipped(base)
-    place = f'fetch("{base}")' if travels else f'"{base}"{pinned}'
+    imports, place = place_of(base, revision)
     asking = [
         f'processor = AutoProcessor.from_pretrained("{repo_id}")',
         "",
@@ -725,7 +721,7 @@ def usage(repo_id: str, base: str, revision: str | None) -> dict[str, str]:
     adapter = [
         "from peft import PeftModel",
         "from transformers import AutoModelForImageTextToText, AutoProcessor",
-        *(["", "from ggez_hub.hub import fetch  # this base travels with ggez_hub"] if travels else []),
+        *imports,
         "",
         f"base = AutoModelForImageTextToText.from_pretrained({place})",
         f'model = PeftModel.from_pretrained(base, "{repo_id}")  # at alpha = 1',

@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from ggez_hub.data import conversations, images, readers
 from ggez_hub.errors import InputError
-from ggez_hub.families.base import Query
+from ggez_hub.families.base import DEFAULT_PROMPT, Query
 from ggez_hub.schema import Benchmark, Region
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 OPTIONS = 4  # of a multiple choice question
-PROMPT = "What does the picture show?"  # asked of a picture where a benchmark has no prompt
 LETTER_TOKENS = 8  # room for "Answer: B."
 LOOKS = 8  # pictures of a label whose mean tells which labels look alike
 
@@ -118,10 +117,10 @@ def _question(
     if benchmark.task == "drawing":
         query = Query(prompt=(prompt or "").replace("{label}", label), seed=zlib.crc32(name.encode()))
     elif benchmark.answer == "letter":
-        listed = conversations.lettered(prompt or PROMPT, options)
+        listed = conversations.lettered(prompt or DEFAULT_PROMPT, options)
         query = Query(image, (), listed, max_new_tokens=LETTER_TOKENS)
     elif benchmark.answer == "open":
-        query, options = Query(image, (), prompt or PROMPT), ()
+        query, options = Query(image, (), prompt or DEFAULT_PROMPT), ()
     else:
         query = Query(image, options, prompt)
     return Question(name, query, options, answer, row["country"] or "", category, row["kind"] or "", image)

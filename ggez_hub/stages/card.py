@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ggez_hub import families, hub
+from ggez_hub.families.base import DEFAULT_PROMPT
 from ggez_hub.registry import data_root, load_region, to_yaml
 from ggez_hub.runs import Run, file_hash, read_json, write_json, write_text
 from ggez_hub.schema import Recipe
@@ -248,7 +249,7 @@ def _snippets(recipe: Recipe, name: str, artefact: str) -> dict[str, str]:
             'Image.fromarray(pixels).save("temple.png")\n'
         )
     else:
-        prompt = '"prompt": "What does the picture show?", ' if "question" in tasks else ""
+        prompt = f'"prompt": "{DEFAULT_PROMPT}", ' if "question" in tasks else ""
         ours = (
             f"from PIL import Image\n\nfrom ggez_hub import RegionalModel\n\n{loading}"
             'picture = Image.new("RGB", (224, 224), "white")  # yours\n'

@@ -75,7 +75,7 @@ def run(recipe: Recipe, run: Run, folder: Path) -> None:
     from accelerate import Accelerator, DistributedDataParallelKwargs
 
     family, settings, full = families.get(recipe.family), recipe.train, recipe.train.method == "full"
-    dtype = getattr(torch, settings.dtype) if settings.dtype else device.dtype(device.best())
+    dtype = _dtype(settings, device.best())
     # A whole model has weights that a loss does not reach.
     accelerator = Accelerator(
         cpu=device.on_cpu(), kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=full)]
@@ -214,7 +214,7 @@ def _train(
     names = {f"network.{name}": name for name, p in network.named_parameters() if p.requires_grad}
     if not names:
         raise InputError(f"train.{phase.name}: loss {phase.loss!r} trains what takes no LoRA", "use train.method=full")
-    module = _parts(network, accelerator.device, settings.dtype)
+    module = _parts(network, accelerator.device, _dtype(settings, accelerator.device))
     optimizer = torch.optim.AdamW(
         [p for p in network.parameters() if p.requires_grad], lr=phase.learning_rate, weight_decay=settings.weight_decay
     )
@@ -274,11 +274,17 @@ def _freeze(network: Any, phase: Phase, settings: Train) -> None:
             names[name].requires_grad_(False)
 
 
-def _parts(network: Any, where: "torch.device", dtype: str | None) -> Any:
-    """A module whose forward pass computes a part of the loss: what several processes keep in step."""
+def _dtype(settings: Train, where: "torch.device") -> "torch.dtype":
+    """What is computed in."""
     import torch
 
-    precision = getattr(torch, dtype) if dtype else device.dtype(where)
+    found: torch.dtype = getattr(torch, settings.dtype) if settings.dtype else device.dtype(where)
+    return found
+
+
+def _parts(network: Any, where: "torch.device", precision: "torch.dtype") -> Any:
+    """A module whose forward pass computes a part of the loss: what several processes keep in step."""
+    import torch
 
     class Parts(torch.nn.Module):
         def __init__(self) -> None:

@@ -28,7 +28,7 @@ from tqdm import tqdm
 from ggez_hub import RegionalModel, hub, load_recipe
 from ggez_hub.data import images
 from ggez_hub.families import embedding
-from ggez_hub.families.base import Loaded
+from ggez_hub.families.base import Loaded, chunks
 from ggez_hub.recipes import load_benchmark
 from ggez_hub.registry import load_region
 from ggez_hub.runs import read_json
@@ -59,10 +59,9 @@ def measure(folder: Path) -> Iterator[dict[str, Any]]:
         """Unit embeddings of pictures and of texts by a true pass."""
         with model.at(alpha), torch.inference_mode():
             seen = [
-                embedding._images(loaded, [images.decode(x) for x in part])
-                for part in embedding._chunks(list(pictures), BATCH)
+                embedding._images(loaded, [images.decode(x) for x in part]) for part in chunks(list(pictures), BATCH)
             ]
-            read = [embedding._texts(loaded, part) for part in embedding._chunks(list(texts), BATCH)]
+            read = [embedding._texts(loaded, part) for part in chunks(list(texts), BATCH)]
         return torch.cat(seen).numpy(), torch.cat(read).numpy()
 
     def cosines(sides: Sequence[tuple[np.ndarray, np.ndarray]]) -> Scores:
