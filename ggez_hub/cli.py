@@ -31,6 +31,11 @@ def say(text: str = "") -> None:
         click.echo(text, err=True)
 
 
+def complain(text: str) -> None:
+    """An error, on stderr: each process says its own, since the first may be stopped before it does."""
+    click.echo(text, err=True)
+
+
 def put(text: str) -> None:
     """Data, on stdout. A reader that has gone, as in ``ggez show NAME | head``, is no error and stops no work."""
     try:
@@ -373,7 +378,7 @@ def _guarded(call: Callable[[], Any]) -> int:
     try:
         call()
     except GgezError as err:
-        say(f"error: {err}")
+        complain(f"error: {err}")
         return err.exit_code
     except click.ClickException as err:
         err.show()
@@ -383,16 +388,16 @@ def _guarded(call: Callable[[], Any]) -> int:
         return 130
     except Exception as err:  # noqa: BLE001 -- told apart here, once: a full disk, a wrong place to write, or a bug
         if _disk_full(err):
-            say("error: the disk is full; nothing half-written is left")
-            say("  hint: free some space; the same command goes on from here")
+            complain("error: the disk is full; nothing half-written is left")
+            complain("  hint: free some space; the same command goes on from here")
             return 2
         if isinstance(err, WRONG_PLACE) and err.filename is not None:
-            say(f"error: {err.filename}: {err.strerror}\n  hint: give another file or folder")
+            complain(f"error: {err.filename}: {err.strerror}\n  hint: give another file or folder")
             return 2
         import traceback
 
         traceback.print_exc()
-        say("error: this is a bug in ggez_hub; please report it with the lines above")
+        complain("error: this is a bug in ggez_hub; please report it with the lines above")
         return 1
     return 0
 
