@@ -15,7 +15,8 @@ from typing import Any, NoReturn
 import click
 
 from ggez_hub import device, recipes, registry
-from ggez_hub.errors import ConfigError, GgezError, InputError
+from ggez_hub.errors import ConfigError, GateError, GgezError, InputError
+from ggez_hub.runs import flat
 
 RECIPE = click.argument("recipe")
 OVERRIDES = click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
@@ -113,6 +114,23 @@ def cp(name: str, path: Path) -> None:
     say(f"{target} written\nnext: edit it, then ggez validate {target}")
 
 
+@cli.command(epilog="Example: ggez new sea --family embedding")
+@click.argument("region")
+@click.option("--family", required=True, help="Kind of model: ggez ls families.")
+@click.option("--out", type=click.Path(path_type=Path), metavar="PATH", help="File; default: REGION-FAMILY.yaml.")
+def new(region: str, family: str, out: Path | None) -> None:
+    """Write a recipe for a region: it runs on the pocket world at once, and says what to change next."""
+    from ggez_hub import scaffold
+
+    path = scaffold.new(region, family, out)
+    put(str(path))
+    given = shlex.quote(str(path))
+    say(f"""next: ggez validate {given}
+      ggez run {given}  # as it stands on drawn pictures (synthetic), in minutes
+      ggez card {given} --preview
+      ggez push {given} --to hf  # says what it would publish; edit the recipe first""")
+
+
 @cli.command(epilog="Example: ggez validate my-region.yaml")
 @click.argument("paths", nargs=-1, type=click.Path(path_type=Path))
 def validate(paths: tuple[Path, ...]) -> None:
@@ -159,7 +177,7 @@ def plan(recipe: str, overrides: tuple[str, ...], out: str, as_json: bool) -> No
 def run_(recipe: str, overrides: tuple[str, ...], out: str, until: str) -> None:
     """Run a recipe; what is done and unchanged is skipped."""
     _run(recipe, overrides, out, until)
-    say(f"next: {shlex.join(['ggez', 'push', recipe, *overrides, '--to', 'hub', '--out', out])}")
+    say(f"next: {shlex.join(['ggez', 'push', recipe, *overrides, '--to', 'hf', '--out', out])}")
 
 
 def _stage_command(stage: str, text: str) -> None:
@@ -168,38 +186,67 @@ def _stage_command(stage: str, text: str) -> None:
     @OVERRIDES
     @OUT
     def command(recipe: str, overrides: tuple[str, ...], out: str) -> None:
-        from ggez_hub import pipeline
+        _run_stage(stage, recipe, overrides, out)
 
-        loaded, run = _open(recipe, overrides, out)
-        earlier = [s.stage for s in pipeline.plan(loaded, run, stage) if s.reason and s.stage != stage]
-        if earlier:
-            raise InputError(
-                f"{stage} needs {', '.join(earlier)} first", f"ggez run {recipe} --until {stage} --out {out}"
-            )
-        _run(recipe, overrides, out, stage)
+
+def _run_stage(stage: str, recipe: str, overrides: Sequence[str], out: str) -> Any:
+    """Runs one stage, if what it needs is there."""
+    from ggez_hub import pipeline
+
+    loaded, run = _open(recipe, overrides, out)
+    earlier = [s.stage for s in pipeline.plan(loaded, run, stage) if s.reason and s.stage != stage]
+    if earlier:
+        raise InputError(f"{stage} needs {', '.join(earlier)} first", f"ggez run {recipe} --until {stage} --out {out}")
+    return _run(recipe, overrides, out, stage)
 
 
 _stage_command("filter", "Filter the corpus to the region.")
 _stage_command("train", "Train the adapter.")
 _stage_command("sweep", "Measure every alpha and choose one.")
 _stage_command("merge", "Write the merged checkpoint.")
-_stage_command("card", "Write the model cards.")
 
 
-@cli.command(epilog="Example: ggez push pocket-sea-embedding --to hub")
+@cli.command(epilog="Example: ggez card pocket-sea-embedding --preview")
 @RECIPE
 @OVERRIDES
-@click.option("--to", "target", required=True, metavar="PATH", help="A folder, written in the Hub's layout.")
-@click.option("--namespace", metavar="NS", help="Whose repositories; default: the recipe's.")
 @OUT
-def push(recipe: str, overrides: tuple[str, ...], target: str, namespace: str | None, out: str) -> None:
+@click.option("--preview", is_flag=True, help="Show each card as an HTML page, as the Hub would; prints where.")
+def card(recipe: str, overrides: tuple[str, ...], out: str, preview: bool) -> None:
+    """Write the model cards; hand-written text stays."""
+    run = _run_stage("card", recipe, overrides, out)
+    if preview:
+        from ggez_hub.preview import render
+        from ggez_hub.runs import write_text
+
+        images = {path.name: path for path in run.stage("sweep").glob("*.png")}
+        for readme in sorted(run.stage("card").glob("*/README.md")):
+            page = run.folder / "preview" / f"{readme.parent.name}.html"
+            write_text(page, render(readme.read_text(encoding="utf-8"), images))
+            put(str(page))
+
+
+@cli.command(epilog="Example: ggez push pocket-sea-embedding --to hf --namespace me --yes")
+@RECIPE
+@OVERRIDES
+@click.option("--to", "target", required=True, metavar="hf|PATH", help="The Hub, or a folder in the same layout.")
+@click.option("--namespace", metavar="NS", help="Whose repositories (you, an organisation); default: the recipe's.")
+@click.option("--yes", is_flag=True, help="Do it; without it the Hub is read and the plan is shown.")
+@click.option("--private", is_flag=True, help="Create repositories that only their owners see.")
+@click.option("--pr", is_flag=True, help="Open pull requests instead of changing the repositories.")
+@click.option("--tag", metavar="NAME", help="Tag what is published.")
+@click.option("--below-gate", is_flag=True, help="Publish what misses the gate, with a notice on its card.")
+@OUT
+def push(
+    recipe: str, overrides: tuple[str, ...], target: str, namespace: str | None, out: str, **hub_only: Any
+) -> None:
     """Publish the adapter and the merged checkpoint."""
     from ggez_hub import pipeline
     from ggez_hub.stages import push as stage
 
-    if target == "hf":
-        raise InputError("this version publishes into a folder only", f"ggez push {recipe} --to PATH")
-    if namespace:
+    only_hub = [f"--{key.replace('_', '-')}" for key, value in hub_only.items() if value and key != "yes"]
+    if target != "hf" and only_hub:
+        raise InputError(f"{only_hub[0]} goes with --to hf", f"ggez push {recipe} --to hf")
+    if namespace is not None:
         overrides = (*overrides, f"push.namespace={json.dumps(namespace)}")
     loaded, run = _open(recipe, overrides, out)
     if waiting := [step.stage for step in pipeline.plan(loaded, run) if step.reason and step.stage != "card"]:
@@ -209,9 +256,43 @@ def push(recipe: str, overrides: tuple[str, ...], target: str, namespace: str | 
         )
     list(pipeline.execute(loaded, run))  # the card, if it named another namespace
     with run.locked():
+        if target == "hf":
+            _push_to_hub(loaded, run, **hub_only)
+            return
         for repository, written in stage.to_folder(loaded, run, Path(target)):
             say("written" if written else "unchanged")
             put(str(repository))
+
+
+def _push_to_hub(recipe: Any, run: Any, yes: bool, private: bool, pr: bool, tag: str | None, below_gate: bool) -> None:
+    from ggez_hub import describe, gate, hub
+    from ggez_hub.hub import publish
+    from ggez_hub.stages import push as stage
+
+    if pr and (private or tag):
+        raise InputError("--pr changes no repository, so neither --private nor --tag goes with it")
+    say("the gate: the merged checkpoint answers some questions once more")
+    missed = gate.reasons(recipe, run)
+    if missed and not below_gate:
+        raise GateError(
+            "the publishing gate is not met:\n" + "\n".join(f"  - {reason}" for reason in missed),
+            "mend what it names, or publish with a notice on the card: --below-gate",
+        )
+    notices = {artefact: gate.notice(recipe, run, artefact, missed) for artefact in hub.artefacts(recipe) if missed}
+    changes = stage.changes(recipe, run, private, notices)
+    gate.keep_hand_written(changes)
+    title = recipe.card.title or recipe.title
+    put(describe.push_plan(changes, None if pr else title, tag))
+    publish.check(changes, pr, tag)
+    if not yes:
+        say("nothing has been touched; to publish this, add --yes")
+        return
+    for url in publish.publish(changes, f"{run.folder.name}, by ggez_hub", pr, tag):
+        put(url)
+    if not pr:
+        repo_ids = [change.repo_id for change in changes]
+        put(publish.collect(title, repo_ids, any(change.private for change in changes)))
+        say(f"next: ggez verify {repo_ids[0]}")
 
 
 @cli.command(epilog="Example: ggez demo --out runs")
@@ -223,7 +304,8 @@ def demo(family: str, out: str) -> None:
     from ggez_hub.stages import push as stage
 
     prefix = "pocket-sea-"
-    shown = {name.removeprefix(prefix): name for name in registry.files("recipes") if name.startswith(prefix)}
+    recipes_of = {name.removeprefix(prefix): name for name in registry.files("recipes") if name.startswith(prefix)}
+    shown = {name.replace("-", "_"): recipe for name, recipe in recipes_of.items()}
     if family not in (*shown, "all"):
         raise InputError(f"no pocket recipe of family {family!r}{did_you_mean(family, (*shown, 'all'))}")
     for name in shown.values() if family == "all" else (shown[family],):
@@ -358,6 +440,78 @@ def kof_import(file: Path) -> None:
         say(f"warning: {warning}")
     say(f"{found.countries} countries, {found.first_year} to {found.last_year}, from {found.name}")
     say("it wins over the printed table from now on")
+
+
+# -------------------------------------------------------------------------------------------------------------- the Hub
+@cli.group("hub")
+def hub_() -> None:
+    """Models that others have published."""
+
+
+@hub_.command("ls", epilog="Example: ggez hub ls --region sea --family vlm")
+@click.option("--region", help="Of this region alone.")
+@click.option("--family", help="Of this family alone.")
+@click.option("--base", metavar="ID", help="Made from this base.")
+@JSON
+def hub_ls(region: str | None, family: str | None, base: str | None, as_json: bool) -> None:
+    """List published adapters and merged checkpoints, newest first, with alpha, gain and retention."""
+    from ggez_hub import describe
+    from ggez_hub.hub import search
+
+    rows = search.published(region, family, base)
+    if as_json:
+        put_json({"models": rows})
+    elif rows:
+        put(describe.published_table(rows))
+        say("\nnext: ggez hub show ID, ggez verify ID")
+    else:
+        say("nothing is published that fits")
+
+
+@hub_.command("show", epilog="Example: ggez hub show ggez-hub/pocket-sea-embedding-lora")
+@click.argument("repo_id", metavar="ID")
+@click.option("--revision", help="Commit, tag or branch.")
+@JSON
+def hub_show(repo_id: str, revision: str | None, as_json: bool) -> None:
+    """Show what a published model says of itself, without its weights."""
+    from ggez_hub import describe, hub
+    from ggez_hub.hub import search
+
+    folder, facts, results = search.described(repo_id, revision)
+    found = {"id": repo_id, "commit": hub.commit_of(folder)} | facts.model_dump(mode="json", by_alias=True)
+    measured = results.model_dump(mode="json", by_alias=True)
+    if as_json:
+        put_json(found | {"results": measured})
+        return
+    for key, value in flat(found).items():
+        put(f"{key:16} {value if isinstance(value, str) else json.dumps(value)}")
+    put("\n" + describe.results_table(measured | {"synthetic": facts.synthetic}))
+    say(f"\nload it:    from ggez_hub import RegionalModel\n            RegionalModel.from_pretrained({repo_id!r})")
+
+
+@cli.command(epilog="Example: ggez verify ggez-hub/pocket-sea-embedding-lora")
+@click.argument("repo_id", metavar="ID")
+@click.option("--revision", help="Commit, tag or branch.")
+@click.option("--questions", type=click.IntRange(min=2), default=200, show_default=True, help="Of each benchmark.")
+@click.option("--all", "whole", is_flag=True, help="Ask all questions.")
+@JSON
+def verify(repo_id: str, revision: str | None, questions: int, whole: bool, as_json: bool) -> None:
+    """Measure a published model again: do the numbers on its card hold within their intervals?"""
+    from dataclasses import asdict
+
+    from ggez_hub import verify as measuring
+
+    say("measuring")
+    checked = measuring.verify(repo_id, revision, None if whole else questions)
+    if as_json:
+        put_json({"id": repo_id, "numbers": [asdict(each) | {"holds": each.holds} for each in checked]})
+    else:
+        put(measuring.table(checked))
+    if wrong := [each.what for each in checked if not each.holds]:
+        raise GateError(
+            f"{repo_id}: {len(wrong)} of {len(checked)} numbers do not hold: {', '.join(dict.fromkeys(wrong))}"
+        )
+    say(f"{repo_id}: all {len(checked)} numbers hold within their intervals")
 
 
 # --------------------------------------------------------------------------------------------------------------- ending

@@ -5,6 +5,7 @@ from typing import Any
 
 from ggez_hub import recipes, registry
 from ggez_hub.errors import ConfigError, did_you_mean
+from ggez_hub.hub.publish import Change, size
 from ggez_hub.runs import flat
 
 Row = tuple[str, Any, str]  # key, value, where it came from
@@ -109,3 +110,48 @@ def _with_interval(judged: Mapping[str, Any], key: str) -> str:
     interval = judged[f"{key}_ci95"]
     shown = f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else ""
     return f"{judged[key]:.3f}{shown}"
+
+
+def push_plan(changes: Sequence[Change], collection: str | None, tag: str | None) -> str:
+    """What publishing would do: repositories, files, sizes, visibility; and the collection and the tag, if any."""
+    lines = []
+    for change in changes:
+        state = "new repository" if change.parent is None else f"on commit {change.parent[:8]}"
+        head = f"{change.repo_id} ({'private' if change.private else 'public'}, {state})"
+        if change.nothing:
+            lines.append(f"{head}: unchanged")
+            continue
+        total = sum(size(change.files[path]) for path in change.uploads)
+        lines.append(f"{head}: {_count(change.uploads)} to upload, {_bytes(total)}")
+        for mark, paths in (("+", change.added), ("~", change.changed)):
+            lines += [f"  {mark} {path:44} {_bytes(size(change.files[path])):>10}" for path in sorted(paths)]
+        lines += [f"  - {path}" for path in change.removed]
+        if same := len(change.files) - len(change.uploads):
+            lines.append(f"  {same} unchanged")
+    lines += [f"tag {tag}"] if tag else []
+    lines += [f"collection {collection!r}"] if collection else []
+    return "\n".join(lines)
+
+
+def _count(items: Sequence[Any]) -> str:
+    return f"{len(items)} file{'' if len(items) == 1 else 's'}"
+
+
+def _bytes(number: int) -> str:
+    return f"{number / 1e6:,.1f} MB" if number >= 1e5 else f"{number / 1e3:,.1f} kB"
+
+
+def published_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Published models, one line each."""
+    lines = [f"{'':44} {'family':10} {'region':8} {'α':>5} {'gain':>24} {'retention':>24}"]
+    for row in rows:
+        alpha = "–" if row["alpha"] is None else f"{row['alpha']:g}"
+        lines.append(
+            f"{row['id']:44} {row['family'] or '–':10} {row['region'] or '–':8} {alpha:>5} "
+            f"{_claim(row, 'gain'):>24} {_claim(row, 'retention'):>24}{'  below the gate' if row['below_gate'] else ''}"
+        )
+    return "\n".join(lines)
+
+
+def _claim(row: Mapping[str, Any], key: str) -> str:
+    return "–" if row[key] is None else _with_interval(row, key)

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ggez_hub import device, families, hub
-from ggez_hub.errors import InputError
+from ggez_hub import device, families, hub, registry
+from ggez_hub.errors import InputError, did_you_mean
 from ggez_hub.families.base import Family, Loaded, Query
 from ggez_hub.merging import live
+from ggez_hub.merging.adapters import read_config
+from ggez_hub.merging.tensors import check_whole
 from ggez_hub.method import check_fraction
-from ggez_hub.runs import read_json
+from ggez_hub.schema import Facts
 from ggez_hub.scoring.curve import Curve, fit
 
 if TYPE_CHECKING:
@@ -29,22 +31,24 @@ class RegionalModel:
         model: The PEFT model, pipeline or open_clip model underneath.
         region: Name of the region.
         family: Name of the family.
+        revision: The commit that was loaded; None of a folder.
         card: The model card.
     """
 
     def __init__(self, loaded: Loaded, published: "_Published") -> None:
         """Made by from_pretrained: a model that stands where it was published, without adapters yet."""
         self._loaded = loaded
-        self._family: Family = families.get(published.facts["family"])
-        self._alphas: dict[str, float] = {published.facts["region"]: float(published.facts["alpha"])}
-        self._base: str = published.facts["base"]["id"]
+        self._family: Family = families.get(published.facts.family)
+        self._alphas: dict[str, float] = {published.facts.region: published.facts.alpha}
+        self._base = published.facts.base
         self._adapters: dict[str, Path] = {}
         self._dials: dict[str, live.Dial] = {}  # of adapters beside the weights
         self._merged: live.Dial | None = None  # of adapters merged into them: one for all
         self._takes_blocks = False  # several alphas in one batch
         self._lock = threading.RLock()  # for a model whose weights change with alpha
-        self.region: str = published.facts["region"]
-        self.family: str = published.facts["family"]
+        self.region = published.facts.region
+        self.family = published.facts.family
+        self.revision = hub.commit_of(published.root)
         self.card = published.card
 
     @classmethod
@@ -70,18 +74,21 @@ class RegionalModel:
             InputError: No published model there, another base than the adapter's, or damaged files.
             HubError: The Hub refused or cannot be reached.
         """
-        published = _published(name, revision)
-        family = families.get(published.facts["family"])
-        if published.facts["artefact"] == "merged":
-            model = cls(family.load(published.weights), published)
-            if alpha is not None:
-                model.alpha = alpha
-        else:
-            given = published.facts["base"]
-            near = published.root
-            folder = hub.fetch(str(base)) if base else hub.fetch(given["id"], given["revision"], near=near)
-            model = cls(family.load(folder), published)
-            model._add(published, alpha, merged)
+        with hub.naming(str(name)):
+            published = _published(name, revision)
+            family = families.get(published.facts.family)
+            if published.facts.artefact == "merged":
+                check_whole(published.weights)
+                model = cls(family.load(published.weights), published)
+                live.check_finite(model._loaded.model.named_parameters(), published.weights)
+                if alpha is not None:
+                    model.alpha = alpha
+            else:
+                given = published.facts.base
+                folder = hub.fetch(str(base)) if base else hub.fetch(given.id, given.revision, near=published.root)
+                check_whole(folder)
+                model = cls(family.load(folder), published)
+                model._add(published, alpha, merged)
         return model
 
     def load_adapter(self, name: str | Path, alpha: float | None = None, revision: str | None = None) -> None:
@@ -98,20 +105,21 @@ class RegionalModel:
             InputError: Not an adapter, or one of another base, or of a region that is there already.
             HubError: The Hub refused or cannot be reached.
         """
-        published = _published(name, revision)
-        region, facts = published.facts["region"], published.facts
-        if not self._adapters or facts["artefact"] != "adapter":
-            raise InputError(f"{name}: expected an adapter, on a model that has one")
-        if (facts["family"], facts["base"]["id"]) != (self.family, self._base):
-            raise InputError(f"{name}: made for {facts['base']['id']}, this model is {self._base}")
-        if region in self._adapters:
-            raise InputError(f"{name}: an adapter of region {region!r} is loaded already")
-        with self._lock:
-            self._add(published, alpha, self._merged is not None)
+        with hub.naming(str(name)):
+            published = _published(name, revision)
+            region, facts = published.facts.region, published.facts
+            if not self._adapters or facts.artefact != "adapter":
+                raise InputError(f"{name}: expected an adapter, on a model that has one")
+            if (facts.family, facts.base) != (self.family, self._base):
+                raise InputError(f"{name}: made for {facts.base}, this model is {self._base}")
+            if region in self._adapters:
+                raise InputError(f"{name}: an adapter of region {region!r} is loaded already")
+            with self._lock:
+                self._add(published, alpha, self._merged is not None)
 
     def _add(self, published: "_Published", alpha: float | None, merged: bool) -> None:
-        region = published.facts["region"]
-        start = {region: float(published.facts["alpha"] if alpha is None else alpha)}
+        region = published.facts.region
+        start = {region: float(published.facts.alpha if alpha is None else alpha)}
         _check(start)
         if merged:
             adapters = [*self._adapters.values(), published.weights]
@@ -259,31 +267,36 @@ class _Published:
 
     root: Path
     weights: Path
-    facts: dict[str, Any]
+    facts: Facts
     card: "ModelCard"
 
 
 def _published(name: str | Path, revision: str | None) -> _Published:
-    import yaml
-    from huggingface_hub import ModelCard
-
     root = hub.fetch(str(name), revision)
     home, weights = root, root
     if not (home / hub.FACTS).is_file() and (root / "card" / "adapter" / hub.FACTS).is_file():
         home, weights = root / "card" / "adapter", root / "train" / "adapter"
-    if not (home / hub.FACTS).is_file():
+    facts = hub.read(home, hub.FACTS, Facts, str(name))
+    if facts.family not in registry.files("families"):
         raise InputError(
-            f"{name}: no {hub.FACTS}, so not a model that ggez_hub published", "load it with its own library"
+            f"{name}: of family {facts.family!r}{did_you_mean(facts.family, registry.files('families'))}",
+            "update ggez_hub",
         )
-    facts = read_json(home / hub.FACTS)
-    schema = facts.get("schema") if isinstance(facts, dict) else None
-    if schema != hub.SCHEMA:
-        raise InputError(f"{name}: {hub.FACTS} has schema {schema}, expected {hub.SCHEMA}", "update ggez_hub")
-    try:
-        card = ModelCard.load(home / "README.md")
-    except (OSError, ValueError, yaml.YAMLError) as err:
-        raise InputError(f"{name}: README.md cannot be read as a model card: {err}") from err
+    card = hub.read_card(home, str(name))
+    _check_base(str(name), facts, card, weights)
     return _Published(root, weights, facts, card)
+
+
+def _check_base(name: str, facts: Facts, card: "ModelCard", weights: Path) -> None:
+    """Raises InputError where a repository names one base to us and another to other libraries or to readers."""
+    config = weights / "adapter_config.json"
+    others = {"README.md": card.data.get("base_model")}
+    if config.is_file():
+        others["adapter_config.json"] = read_config(weights).get("base_model_name_or_path")
+    for file, other in others.items():
+        if other and other != facts.base.id:
+            raise InputError(f"{name}: {hub.FACTS} names the base {facts.base.id}, {file} names {other}",
+                             "ask its publisher which one is right")  # fmt: skip
 
 
 def _adapter_name(region: str) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from ggez_hub import families, kof, registry
+from ggez_hub import families, kof, metadata, registry
 from ggez_hub.data import readers
 from ggez_hub.errors import ConfigError, InputError, did_you_mean
 from ggez_hub.families.base import Family
@@ -73,6 +73,12 @@ def load_recipe(name: str, overrides: Mapping[str, Any] | None = None) -> Recipe
             problem(key, f"unknown loss {loss!r}{did_you_mean(loss, family.LOSSES)}")
     if family and "drawing" in family.TASKS and at("train", "augment") is True:
         problem(("train", "augment"), f"family {at('family')!r} encodes every picture once, so none can change")
+    for key, name in ((("card", "license"), "license"), (("data", "languages"), "language")):
+        if at(*key) is not None:  # what the card would be refused for
+            for _, found, expected in metadata.CHECKS[name](registry.dotted(key), at(*key)):
+                problem(key, f"found {found!r}, expected {expected}")
+    if at("card", "license") == "other" and not at("card", "license_name"):
+        problem(("card", "license"), "other needs a card.license_name")
     if at("train", "freeze") and at("train", "method") != "full":
         problem(("train", "freeze"), "a LoRA trains none of the model's own weights; it goes with method: full")
     known("recipes", ("base", "recipe"), at("base", "recipe"))

@@ -4,6 +4,7 @@ Every file is read through the same strict code, whoever asks (validate, show, r
 at once with file and line.
 """
 
+import itertools
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -21,6 +22,9 @@ KINDS: tuple[Kind, ...] = ("recipes", "regions", "benchmarks", "families")
 SCHEMAS: dict[str, type[BaseModel]] = {"recipes": Recipe, "regions": Region, "benchmarks": Benchmark}
 M = TypeVar("M", bound=BaseModel)
 MAX_DEPTH = 50  # of a YAML file; one that contains itself, by an anchor, has no end
+MAX_NODES = 100_000  # ... whose anchors are written out
+MAX_BYTES = 1_000_000
+MAX_PROBLEMS = 1000  # of a file, that are told one by one
 Key = tuple[str | int, ...]  # a path into a YAML file
 Place = Callable[[Key], str]  # where a key was given, for people: file:line or argument
 
@@ -121,6 +125,8 @@ def _walk(node: yaml.Node, key: Key = ()) -> Iterator[tuple[Key, int, str | None
         seen: set[str] = set()
         for name, value in node.value:
             line = name.start_mark.line + 1
+            if not isinstance(name, yaml.ScalarNode):
+                raise ValueError(f"line {line}: a key that is a list or a mapping")
             if name.value in seen:
                 yield (*key, name.value), line, "key given twice"
             seen.add(name.value)
@@ -138,10 +144,17 @@ def parse_yaml(text: str, where: str) -> tuple[Any, dict[Key, int]]:
         ConfigError: Not YAML, or keys given twice.
     """
     try:
+        depth = 0  # first, since composing goes down as deep as the text does, in C
+        for event in yaml.parse(text, Loader=_Loader):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > MAX_DEPTH:
+                raise RecursionError
         loader = _Loader(text)
         node = loader.get_single_node()
+        walked = list(itertools.islice(_walk(node), MAX_NODES)) if node else []
+        if len(walked) == MAX_NODES:
+            raise ConfigError([f"{where}  not valid YAML: more than {MAX_NODES} values"])
         value = loader.construct_document(node) if node else None
-        walked = list(_walk(node)) if node else []
     except RecursionError as err:
         raise ConfigError([f"{where}  not valid YAML: nested too deeply, or in itself"]) from err
     except (yaml.YAMLError, ValueError, LookupError) as err:  # the last two for numbers such as `0x_` and `!!int ""`
@@ -188,6 +201,8 @@ def check(model: type[M], value: Any, place: Place) -> M:
         # Through JSON: lists become tuples while numbers and strings stay strictly apart.
         return model.model_validate_json(json.dumps(value, default=str))
     except ValidationError as err:
+        if err.error_count() > MAX_PROBLEMS:
+            raise ConfigError([f"{place(())}  {err.error_count()} problems"]) from err
         problems = []
         for error in err.errors():
             key: Key = tuple(error["loc"])
@@ -224,6 +239,8 @@ def parse_file(path: Path, overrides: Mapping[str, Any] | None = None) -> tuple[
         ConfigError: The file cannot be read, is not YAML or gives keys twice.
     """
     try:
+        if (size := path.stat().st_size) > MAX_BYTES:
+            raise ConfigError([f"{path}: {size} bytes, expected {MAX_BYTES} at most"])
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as err:
         raise ConfigError([f"{path}: cannot be read as UTF-8 text: {err}"]) from err

@@ -36,6 +36,14 @@ class Source(Strict):
     where: dict[str, tuple[Scalar, ...]] = {}  # field: the values that are kept
 
 
+class Registered(Strict):
+    """A data set that the Hub has registered as a benchmark, so that results on it stand on its leaderboard."""
+
+    dataset: Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")]  # its id, namespace/name
+    task: Annotated[str, Field(min_length=1)]  # the id of one of the tasks in its eval.yaml
+    revision: str | None = None  # its commit
+
+
 class Benchmark(Strict):
     """Questions, and how answers are scored."""
 
@@ -56,6 +64,7 @@ class Benchmark(Strict):
         str, tuple[Scalar, ...]
     ] = {}  # ... questions on which alpha is chosen; none of them is a test question
     synthetic: bool = False
+    registered: Registered | None = None  # where the Hub knows these very questions as a benchmark; else no claim
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
@@ -165,15 +174,18 @@ class Card(Strict):
 
     title: str | None = None
     license: str = "apache-2.0"
+    license_name: str | None = None  # goes with `license: other`
     intended_use: str = ""
     limits: str = ""
     cautions: str = ""
 
 
 class Push(Strict):
-    """Where it is published."""
+    """Where it is published, and what it has to reach before."""
 
-    namespace: str = "ggez-hub"
+    namespace: Annotated[str, Field(pattern=r"^[A-Za-z0-9]+([._-][A-Za-z0-9]+)*$")] = "ggez-hub"
+    min_gain: Annotated[float, Field(ge=0)] = 0.05  # in the region; its interval has to be above 0 as well
+    min_retention: Fraction = 0.98  # of the global quality
 
 
 class Recipe(Strict):
@@ -196,3 +208,84 @@ class Recipe(Strict):
         """The named parts as plain data, as the manifests hash them."""
         whole = self.model_dump(mode="json", by_alias=True)
         return {name: whole[name] for name in names}
+
+
+class BaseFacts(Strict):
+    """What a published model was made from."""
+
+    id: str
+    revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")] | None  # the commit, of a base from the Hub
+
+    def __str__(self) -> str:
+        return f"{self.id} at {self.revision}" if self.revision else self.id
+
+
+class Facts(Strict):
+    """ggez.json, our own facts at the root of a published repository: what loading it has to know."""
+
+    schema_: Literal[1] = Field(1, alias="schema")
+    artefact: Literal["adapter", "merged"]
+    recipe: Name
+    family: Name
+    region: Name
+    alpha: Fraction  # recommended; of a merged checkpoint the one it was merged at
+    gain: float | None = None
+    retention: float | None = None
+    base: BaseFacts
+    synthetic: bool
+    gate: tuple[str, ...] = ()  # why it should not have been published, where it was all the same
+
+
+class Read(BaseModel):
+    """What is read from files of published repositories: keys that are not asked for may be there."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True, populate_by_name=True, allow_inf_nan=False)
+
+
+Interval = tuple[float, float] | None
+
+
+class Measured(Read):
+    """The value of a benchmark at an alpha."""
+
+    value: float
+    ci95: Interval
+    n: Positive
+    metric: str
+
+
+class Point(Read):
+    """Both qualities at an alpha."""
+
+    alpha: Fraction
+    global_: float = Field(alias="global")
+    regional: float
+    grp: float
+    benchmarks: dict[Name, Measured]
+
+
+class Judged(Read):
+    """An alpha against alpha = 0."""
+
+    alpha: Fraction
+    grp: float
+    gain: float | None
+    gain_ci95: Interval
+    retention: float | None
+    retention_ci95: Interval
+
+
+class Globalization(Read):
+    """The weight of global quality in the parity."""
+
+    value: Fraction
+
+
+class Results(Read):
+    """sweep/results.json, as far as others rely on it."""
+
+    region: Name
+    globalization: Globalization
+    points: tuple[Point, ...] = Field(min_length=1)
+    chosen: Judged
+    grp_best: Judged

@@ -31,6 +31,7 @@ MARKER = re.compile(r"<!-- (?:begin|end):\S+ -->")
 NOT_MEASURED = "Not measured yet."
 FOLDERS = {
     ".ci/run": "what has to pass: installs, checks and tests, with the commands of the README",
+    ".github/": "workflows: the same checks, and recipes of pull requests validated and tried",
     "recipes/": "recipes, one YAML file each; regions/ and benchmarks/ too",
     "cards/": "the template of model cards, and the cards of the pocket recipes",
     "spaces/": "Gradio apps",

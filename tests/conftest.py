@@ -1,18 +1,39 @@
 """What all tests share: no network, one thread, a data folder of their own."""
 
 import os
+import shutil
+import socket
+import tempfile
+
+with socket.socket() as free:
+    free.bind(("127.0.0.1", 0))
+    HUB_PORT = free.getsockname()[1]  # where the fixture `hub_server` answers; nobody else does
+HOME = tempfile.TemporaryDirectory(prefix="ggez-hub-")  # what is fetched from there
 
 # Before any import that reads them.
-os.environ["OMP_NUM_THREADS"] = "1"
-os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ |= {
+    "OMP_NUM_THREADS": "1",
+    "HF_HUB_OFFLINE": "1",
+    "HF_ENDPOINT": f"http://127.0.0.1:{HUB_PORT}",
+    "HF_HUB_DISABLE_XET": "1",
+    "HF_HOME": HOME.name,
+}
+for name in ("HF_TOKEN", "HF_HUB_CACHE"):
+    os.environ.pop(name, None)
 
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import settings
 
+from ggez_hub import run
 from ggez_hub.families import embedding
+from ggez_hub.hub import publish
 from ggez_hub.pocket import atlas
+from ggez_hub.runs import Run
+from tests.hub_server import HubServer
 
 settings.register_profile("ggez", deadline=None)  # a busy machine is no failure
 settings.load_profile("ggez")
@@ -33,6 +54,24 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip(f"needs the paper's tables and real data in {folder}")
     return folder
+
+
+@pytest.fixture
+def hub_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
+    """An empty Hub that the real client talks to, logged in as the user ggez-hub; with a cache of its own."""
+    import diffusers.loaders.lora_base
+    from huggingface_hub import constants, file_download
+    from huggingface_hub.utils import _http
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub_cache"))
+    monkeypatch.setattr(diffusers.loaders.lora_base, "HF_HUB_OFFLINE", False)
+    for module in (_http, file_download):
+        monkeypatch.setattr(module, "time", SimpleNamespace(sleep=lambda seconds: None))  # no waits between attempts
+    monkeypatch.setattr(publish, "WAITS", (0.0,) * len(publish.WAITS))
+    monkeypatch.setenv("HF_TOKEN", "hf_ggez")
+    with HubServer(port=HUB_PORT) as server:
+        yield server
 
 
 RECIPE = """\
@@ -83,6 +122,23 @@ def project(tmp_path: Path, small_base: Path, monkeypatch: pytest.MonkeyPatch) -
     (tmp_path / "base").symlink_to(small_base)
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def kept_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the run of `tiny_run` is kept from one test to the next."""
+    return tmp_path_factory.mktemp("kept") / "runs"
+
+
+@pytest.fixture
+def tiny_run(project: Path, kept_runs: Path) -> Run:
+    """A complete run of recipes/tiny.yaml, its test's own copy."""
+    if kept_runs.is_dir():
+        shutil.copytree(kept_runs, project / "runs")
+        return Run(Path("runs") / "tiny")
+    made = run("tiny")
+    shutil.copytree(project / "runs", kept_runs)
+    return made
 
 
 @pytest.fixture(scope="session")

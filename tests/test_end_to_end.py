@@ -101,14 +101,12 @@ def test_every_snippet_on_the_cards_runs(published: Path, project: Path) -> None
 def test_card_metadata_says_what_it_is(published: Path) -> None:
     adapter, merged = (ModelCard.load(published / name / "README.md").data for name in ("tiny-lora", "tiny"))
     assert (adapter.library_name, merged.library_name) == ("peft", "transformers")
-    assert (adapter.base_model_relation, merged.base_model_relation) == ("adapter", "merge")
-    assert adapter.base_model == "base"
+    assert (adapter.base_model, merged.base_model) == (None, None), "a folder of this machine means nothing elsewhere"
     assert {"ggez", "ggez-region:sea", "synthetic"} <= set(adapter.tags)
     results = json.loads((published / "tiny" / "results.json").read_text())
     at_chosen = next(p for p in results["points"] if p["alpha"] == results["chosen"]["alpha"])
-    assert {r.dataset_type: r.metric_value for r in merged.eval_results} == {
-        name: round(measured["value"], 4) for name, measured in at_chosen["benchmarks"].items()
-    }
+    found = {r.dataset_type: r.metric_value for r in merged.eval_results if r.dataset_type != "global-regional-parity"}
+    assert found == {name: round(measured["value"], 4) for name, measured in at_chosen["benchmarks"].items()}
 
 
 def test_pushing_twice_writes_nothing(published: Path, capsys: pytest.CaptureFixture[str]) -> None:

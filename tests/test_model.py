@@ -35,6 +35,8 @@ def publish(folder: Path, files: Path, artefact: str, base: str, **facts: Any) -
     }  # fmt: skip
     (folder / "ggez.json").write_text(json.dumps(known | facts))
     (folder / "README.md").write_text(CARD)
+    if (config := folder / "adapter_config.json").is_file():
+        config.write_text(json.dumps(json.loads(config.read_text()) | {"base_model_name_or_path": base}))
     return folder
 
 

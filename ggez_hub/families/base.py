@@ -1,10 +1,12 @@
 """What a family of models has to offer. A family is a module with these names; nothing inherits."""
 
+import importlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ggez_hub.errors import DependencyError
 from ggez_hub.hub import is_shipped
 
 if TYPE_CHECKING:
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]  # one row of examples.parquet: image (decoded), text, label, messages, ...
 DEFAULT_PROMPT = "What does the picture show?"  # asked of a picture where a query has no prompt
+TOKENIZERS = ("tokenizer.json", "vocab.json", "vocab.txt", "spiece.model", "tokenizer.model", "sentencepiece.bpe.model")
 Share = tuple[int, int]  # the work of one process: which of how many
 
 
@@ -68,6 +71,43 @@ def place_of(base: str, revision: str | None) -> tuple[list[str], str]:
     if is_shipped(base):
         return ["", "from ggez_hub.hub import fetch  # this base travels with ggez_hub"], f'fetch("{base}")'
     return [], f'"{base}"' + (f', revision="{revision}"' if revision else "")
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """Whether a folder holds a tokenizer; without one transformers makes an empty one, and says nothing."""
+    return any((folder / name).is_file() for name in TOKENIZERS)
+
+
+def library(module: str, family: str) -> Any:
+    """The library that an optional family stands on.
+
+    Raises:
+        DependencyError: It is not installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as err:
+        raise DependencyError(f"family {family} needs {module}", f'pip install "ggez_hub[{family}]"') from err
+
+
+def clip_vocabulary(texts: Sequence[str], size: int) -> tuple[dict[str, int], list[Any]]:
+    """A byte-pair vocabulary as CLIP orders it: bytes, bytes that end a word, merged ones, start and end of a text."""
+    import json
+
+    from tokenizers import pre_tokenizers, trainers
+    from transformers import CLIPTokenizer
+
+    tokenizer = CLIPTokenizer().backend_tokenizer  # splits as the one that will read
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    letters += [f"{letter}</w>" for letter in letters]
+    # All letters are given: the trainer numbers those that it meets in no fixed order, and breaks ties by number.
+    trainer = trainers.BpeTrainer(
+        vocab_size=size - 2, special_tokens=letters, end_of_word_suffix="</w>", show_progress=False
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    merges = [tuple(pair) for pair in json.loads(tokenizer.to_str())["model"]["merges"]]
+    words = dict.fromkeys([*letters, *("".join(pair) for pair in merges), "<|startoftext|>", "<|endoftext|>"])
+    return {word: i for i, word in enumerate(words)}, merges
 
 
 class Family(Protocol):
@@ -156,3 +196,14 @@ class Family(Protocol):
 
     def usage(self, repo_id: str, base: str, revision: str | None) -> dict[str, str]:
         """Snippets for the card: how to load the `adapter` and the `merged` repository with the plain library."""
+
+    def repository_files(self, folder: Path, repo_id: str) -> dict[str, str]:
+        """What a repository on the Hub needs in place of, or beside, what `folder` holds.
+
+        Args:
+            folder: The model; for an adapter its base.
+            repo_id: Where it will be: what a file may have to name.
+
+        Returns:
+            Texts of files by their names, to be written over those of the folder.
+        """

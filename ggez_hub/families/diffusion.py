@@ -7,16 +7,18 @@ a row from a file, and never calls them.
 import contextlib
 import copy
 import hashlib
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ggez_hub import device as devices
-from ggez_hub.errors import DependencyError, InputError
-from ggez_hub.families.base import Loaded, Query, Row, Share, chunks, place_of
+from ggez_hub.errors import InputError
+from ggez_hub.families.base import Loaded, Query, Row, Share, chunks, clip_vocabulary, library, place_of
 from ggez_hub.families.base import save_adapter as save_peft
-from ggez_hub.runs import read_json, write_json
+from ggez_hub.hub import UNREADABLE, read_json
+from ggez_hub.runs import write_json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,6 +33,11 @@ TASK_TYPE = None
 TASKS = ("drawing",)
 LOSSES = {"denoise": "text", "reconstruct": "image"}
 PIPELINES = ("StableDiffusionXLPipeline", "StableDiffusionPipeline")
+# Of which classes their parts may be; diffusers would import whatever library a model_index.json names.
+PARTS = re.compile(
+    r"diffusers\.(UNet2DConditionModel|AutoencoderKL|AutoencoderTiny|AsymmetricAutoencoderKL|\w+Scheduler)|"
+    r"transformers\.CLIP\w+|stable_diffusion\.StableDiffusionSafetyChecker|None\.None"
+)
 TINY = {"image": 32, "vae": 4, "latents": 4, "unet": 4, "layers": 1, "heads": 2, "groups": 2, "text_hidden": 8,
         "text_layers": 2, "length": 16, "vocabulary": 600, "steps": 4, "guidance": 3}  # fmt: skip
 
@@ -58,12 +65,15 @@ def load(folder: Path, device: "torch.device | None" = None, dtype: "torch.dtype
     import torch
     from safetensors import SafetensorError
 
-    diffusers = _library()
+    diffusers = library("diffusers", "diffusion")
     found = read_json(folder / "model_index.json") if (folder / "model_index.json").is_file() else {}
     name = found.get("_class_name") if isinstance(found, dict) else None
     if name not in PIPELINES:
         what = f"a {name}" if name else "no diffusers pipeline"
         raise InputError(f"{folder}: {what}", f"expected a {' or a '.join(PIPELINES)}")
+    for part, value in found.items():
+        if isinstance(value, list) and not PARTS.fullmatch(".".join(map(str, value))):
+            raise InputError(f"{folder}: model_index.json: {part} is of {value}", f"expected the parts of a {name}")
     device = device or devices.best()
     dtype = dtype or devices.dtype(device)
     diffusers.utils.logging.disable_progress_bar()
@@ -81,21 +91,13 @@ def load(folder: Path, device: "torch.device | None" = None, dtype: "torch.dtype
         )
     except SafetensorError as err:
         raise InputError(f"{folder}: damaged weights: {err}", "fetch or write the model again") from err
-    except (OSError, ValueError) as err:
+    except UNREADABLE as err:
         raise InputError(f"{folder}: cannot be loaded as a {name}: {err}") from err
     pipe.set_progress_bar_config(disable=True)
     for part in pipe.components.values():
         if isinstance(part, torch.nn.Module):
             part.eval().requires_grad_(part is pipe.unet)
     return Loaded(pipe.unet, pipe, folder, pipe)
-
-
-def _library() -> Any:
-    try:
-        import diffusers
-    except ImportError as err:
-        raise DependencyError("family diffusion needs diffusers", 'pip install "ggez_hub[diffusion]"') from err
-    return diffusers
 
 
 def save(loaded: Loaded, folder: Path) -> None:
@@ -144,11 +146,11 @@ def write_tiny(
     import torch
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-    diffusers = _library()
+    diffusers = library("diffusers", "diffusion")
     if unknown := set(parts or ()) - {"vae"}:
         raise InputError(f"no part of a diffusion base starts from a trained model but vae: {', '.join(unknown)}")
     size = TINY | sizes
-    vocabulary, merges = _vocabulary(texts or ("a picture of a thing",), size["vocabulary"])
+    vocabulary, merges = clip_vocabulary(texts or ("a picture of a thing",), size["vocabulary"])
     text = CLIPTextConfig(
         vocab_size=len(vocabulary),
         hidden_size=size["text_hidden"],
@@ -211,26 +213,6 @@ def write_tiny(
     tokenizers = (CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=size["length"]) for _ in encoders)
     pipe: Any = diffusers.StableDiffusionXLPipeline(vae, *encoders, *tokenizers, unet, scheduler, add_watermarker=False)
     _write(pipe, folder)
-
-
-def _vocabulary(texts: Sequence[str], size: int) -> tuple[dict[str, int], list[Any]]:
-    """A byte-pair vocabulary as CLIP orders it: bytes, bytes that end a word, merged ones, start and end of a text."""
-    import json
-
-    from tokenizers import pre_tokenizers, trainers
-    from transformers import CLIPTokenizer
-
-    tokenizer = CLIPTokenizer().backend_tokenizer  # splits as the one that will read
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    letters += [f"{letter}</w>" for letter in letters]
-    # All letters are given: the trainer numbers those that it meets in no fixed order, and breaks ties by number.
-    trainer = trainers.BpeTrainer(
-        vocab_size=size - 2, special_tokens=letters, end_of_word_suffix="</w>", show_progress=False
-    )
-    tokenizer.train_from_iterator(texts, trainer)
-    merges = [tuple(pair) for pair in json.loads(tokenizer.to_str())["model"]["merges"]]
-    words = dict.fromkeys([*letters, *("".join(pair) for pair in merges), "<|startoftext|>", "<|endoftext|>"])
-    return {word: i for i, word in enumerate(words)}, merges
 
 
 def lora_targets() -> str:
@@ -648,3 +630,8 @@ def usage(repo_id: str, base: str, revision: str | None) -> dict[str, str]:
         'image = pipe("...").images[0]',
     ]
     return {"adapter": "\n".join(adapter), "merged": "\n".join(merged)}
+
+
+def repository_files(folder: Path, repo_id: str) -> dict[str, str]:
+    """None: its library reads what the folder holds."""
+    return {}

@@ -1,16 +1,19 @@
 """Image-text embedding models of transformers: SigLIP, SigLIP2 and their like."""
 
+import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ggez_hub import device as devices
 from ggez_hub.errors import InputError
-from ggez_hub.families.base import Loaded, Query, Row, Share, chunks, place_of, save, save_adapter
+from ggez_hub.families import _contrastive as contrastive
+from ggez_hub.families.base import Loaded, has_tokenizer, place_of, save, save_adapter
+from ggez_hub.hub import HERE, UNREADABLE
 
 if TYPE_CHECKING:
-    import numpy as np
     import torch
 
 __all__ = ["save", "save_adapter"]  # which the Protocol asks for
@@ -43,17 +46,27 @@ def load(folder: Path, device: "torch.device | None" = None, dtype: "torch.dtype
     device = device or devices.best()
     dtype = dtype or devices.dtype(device)
     try:
-        model = AutoModel.from_pretrained(folder, local_files_only=True, use_safetensors=True, dtype=dtype).to(device)
-        processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
+        made: Any = AutoModel.from_pretrained(
+            folder, use_safetensors=True, dtype=dtype, output_loading_info=True, **HERE
+        )
+        processor = AutoProcessor.from_pretrained(folder, **HERE)
     except SafetensorError as err:
         raise InputError(f"{folder}: damaged weights: {err}", "fetch or write the model again") from err
-    except (OSError, ValueError) as err:
+    except UNREADABLE as err:
         raise InputError(f"{folder}: cannot be loaded as an embedding model: {err}") from err
+    model, info = made
+    if not has_tokenizer(folder):
+        raise InputError(f"{folder}: no tokenizer files", "fetch or write the model again")
+    if missing := sorted(info["missing_keys"]):
+        raise InputError(
+            f"{folder}: damaged weights: {missing[0]} and {len(missing) - 1} others are not there",
+            "fetch or write the model again",
+        )
     if not (hasattr(model, "get_image_features") and hasattr(model, "get_text_features")):
         raise InputError(
             f"{folder}: {type(model).__name__} does not embed images and texts", "use a SigLIP class model"
         )
-    return Loaded(model.eval(), processor, folder)
+    return Loaded(model.to(device).eval(), processor, folder)
 
 
 def network(loaded: Loaded, loss: str) -> Any:
@@ -151,79 +164,6 @@ def lora_targets() -> str:
     return r".*encoder\.layers\.\d+\.(self_attn\.(q|k|v|out)_proj|mlp\.fc[12])"
 
 
-def losses(
-    loaded: Loaded, rows: Sequence[Row], micro_batch_size: int, loss: str | None = None, share: Share = (0, 1)
-) -> "list[Callable[[], torch.Tensor]]":
-    """A contrastive loss over the batch; rows with the same label are positives of each other.
-
-    `sigmoid` is SigLIP's, over all pairs; `softmax` is CLIP's, which learns faster from small batches. Either couples
-    all rows, so it is one part; the towers run in chunks of `micro_batch_size`, recomputed in the backward pass, so
-    that 4 x 1 rows give what 1 x 4 give. Every process embeds its share of pictures and texts, and has the others'.
-    """
-    return [lambda: _loss(loaded, rows, micro_batch_size, loss, share)]
-
-
-def _loss(loaded: Loaded, rows: Sequence[Row], micro_batch_size: int, loss: str | None, share: Share) -> "torch.Tensor":
-    import torch
-    from torch.utils.checkpoint import checkpoint
-
-    labels = {row["text"]: row["label"] for row in rows}  # a text that occurs twice is encoded once
-    encoders: tuple[tuple[Any, list[Any]], ...] = ((_images, [row["image"] for row in rows]), (_texts, list(labels)))
-    whole = share[1] == 1 and len(rows) <= micro_batch_size
-    image, text = (
-        _gathered(
-            [
-                encode(loaded, part) if whole else checkpoint(encode, loaded, part, use_reentrant=False)
-                for part in chunks(_dealt(items, share), micro_batch_size)
-            ],
-            len(items),
-            share,
-        )
-        for encode, items in encoders
-    )
-    # Every process has the whole loss, so the gradients of what is not shared out come from each of them.
-    logits = _logits(loaded.model, image, text, share[1])  # [rows, texts]
-    place = {label: i for i, label in enumerate(dict.fromkeys(labels.values()))}
-    numbers = [torch.tensor([place[x] for x in side]) for side in ([row["label"] for row in rows], labels.values())]
-    positive = (numbers[0][:, None] == numbers[1][None, :]).to(logits.device)
-    if loss in (None, "sigmoid"):
-        found = -torch.nn.functional.logsigmoid(torch.where(positive, logits, -logits)).sum() / len(rows)
-    else:
-        right = logits.masked_fill(~positive, -torch.inf)
-        found = torch.stack([(logits.logsumexp(dim) - right.logsumexp(dim)).mean() for dim in (0, 1)]).mean()
-    return found - (found * (1 - 1 / share[1])).detach()  # the shares' values sum to the loss; gradients are whole
-
-
-def _dealt(items: Sequence[Any], share: Share) -> Sequence[Any]:
-    """The items of one process; the last ones are repeated, so that every process has as many."""
-    size = -(-len(items) // share[1])
-    return [items[min(i, len(items) - 1)] for i in range(share[0] * size, (share[0] + 1) * size)]
-
-
-def _gathered(parts: "list[torch.Tensor]", count: int, share: Share) -> "torch.Tensor":
-    """Embeddings of all processes, [count, dim]; gradients go to the own ones."""
-    import torch
-
-    own = torch.cat(parts)
-    if share[1] == 1:
-        return own
-    from accelerate.utils import gather
-
-    every = list(gather(own.detach()).chunk(share[1]))
-    every[share[0]] = own
-    return torch.cat(every)[:count]
-
-
-def _logits(model: Any, image: "torch.Tensor", text: "torch.Tensor", processes: int = 1) -> "torch.Tensor":
-    """Similarity [images, texts] on the model's own scale, whose gradient is that of one of several processes."""
-    scale = model.logit_scale
-    bias = getattr(model, "logit_bias", None)
-    if processes > 1:
-        scale, bias = (x if x is None else x / processes + (x * (1 - 1 / processes)).detach() for x in (scale, bias))
-    logits: torch.Tensor = image @ text.T * scale.exp()
-    return logits if bias is None else logits + bias
-
-
 def _images(loaded: Loaded, images: Sequence[Any], copies: int = 1) -> "torch.Tensor":
     """Unit embeddings [copies * images, dim] of decoded pictures."""
     inputs = loaded.processor(images=list(images), return_tensors="pt").to(loaded.model.device)
@@ -250,39 +190,8 @@ def _unit(output: Any) -> "torch.Tensor":
     return unit
 
 
-def predict(loaded: Loaded, queries: Sequence[Query], batch_size: int = 256, copies: int = 1) -> "list[np.ndarray]":
-    """Similarity of every query's picture to each of its options, on the model's scale: [copies, options].
-
-    Pictures and texts that occur in several queries are embedded once.
-    """
-    import torch
-
-    for query in queries:
-        if query.image is None or not query.options:
-            raise InputError(
-                "a query without a picture or without options: an embedding model matches one with the other"
-            )
-    if not queries:
-        return []
-    keys = [image if isinstance(image := query.image, str | bytes) else id(image) for query in queries]
-    images = dict(zip(keys, (query.image for query in queries), strict=True))
-    rows = {key: i for i, key in enumerate(images)}
-    texts = {text: i for i, text in enumerate(dict.fromkeys(t for q in queries for t in q.options))}
-    with torch.inference_mode():
-        size = max(1, batch_size // copies)
-        sides = [
-            torch.cat([encode(loaded, part, copies).unflatten(0, (copies, -1)) for part in chunks(items, size)], dim=1)
-            for encode, items in ((_opened_images, list(images.values())), (_texts, list(texts)))
-        ]  # [copies, images, dim], [copies, texts, dim]
-        logits = torch.stack([_logits(loaded.model, *pair) for pair in zip(*(s.float() for s in sides), strict=True)])
-    found = logits.cpu().numpy()  # [copies, images, texts]
-    return [found[:, rows[key], [texts[t] for t in query.options]] for key, query in zip(keys, queries, strict=True)]
-
-
-def _opened_images(loaded: Loaded, images: Sequence[Any], copies: int) -> "torch.Tensor":
-    from ggez_hub.data.images import opened
-
-    return _images(loaded, [opened(image) for image in images], copies)
+losses = partial(contrastive.losses, (_images, _texts), next(iter(LOSSES)))
+predict = partial(contrastive.predict, (_images, _texts))
 
 
 def usage(repo_id: str, base: str, revision: str | None) -> dict[str, str]:
@@ -304,3 +213,30 @@ def usage(repo_id: str, base: str, revision: str | None) -> dict[str, str]:
         f'processor = AutoProcessor.from_pretrained("{repo_id}")',
     ]
     return {"adapter": "\n".join(adapter), "merged": "\n".join(merged)}
+
+
+def repository_files(folder: Path, repo_id: str) -> dict[str, str]:
+    """What lets sentence-transformers embed pictures and texts as `predict` does.
+
+    Left to itself it pads texts to the longest of a batch, which a SigLIP was not trained with, and says nothing.
+    """
+    from transformers import AutoConfig
+
+    length = AutoConfig.from_pretrained(folder, local_files_only=True).text_config.max_position_embeddings
+    modules = [("", "transformer.Transformer"), ("1_Normalize", "normalize.Normalize")]
+    files = {
+        "modules.json": [
+            {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.base.modules.{kind}"}
+            for i, (path, kind) in enumerate(modules)
+        ],
+        "sentence_bert_config.json": {
+            "transformer_task": "feature-extraction",
+            "modality_config": {
+                kind: {"method": f"get_{kind}_features", "method_output_name": "pooler_output"}
+                for kind in ("text", "image")
+            },
+            "module_output_name": "sentence_embedding",
+            "processing_kwargs": {"text": {"padding": "max_length", "truncation": True, "max_length": length}},
+        },
+    }
+    return {name: json.dumps(content, indent=2) + "\n" for name, content in files.items()}

@@ -12,7 +12,18 @@ from typing import TYPE_CHECKING, Any
 from ggez_hub import device as devices
 from ggez_hub.data.conversations import IMAGE, problem
 from ggez_hub.errors import InputError, did_you_mean
-from ggez_hub.families.base import DEFAULT_PROMPT, Loaded, Query, Row, Share, place_of, save, save_adapter
+from ggez_hub.families.base import (
+    DEFAULT_PROMPT,
+    Loaded,
+    Query,
+    Row,
+    Share,
+    has_tokenizer,
+    place_of,
+    save,
+    save_adapter,
+)
+from ggez_hub.hub import HERE, UNREADABLE, naming
 
 if TYPE_CHECKING:
     import numpy as np
@@ -71,18 +82,20 @@ def load(folder: Path, device: "torch.device | None" = None, dtype: "torch.dtype
     dtype = dtype or devices.dtype(device)
     try:
         made: Any = AutoModelForImageTextToText.from_pretrained(
-            folder, local_files_only=True, use_safetensors=True, dtype=dtype, output_loading_info=True
+            folder, use_safetensors=True, dtype=dtype, output_loading_info=True, **HERE
         )
-        processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
+        processor = AutoProcessor.from_pretrained(folder, **HERE)
     except SafetensorError as err:
         raise InputError(f"{folder}: damaged weights: {err}", "fetch or write the model again") from err
-    except (OSError, ValueError, KeyError) as err:
+    except UNREADABLE as err:
         words = str(err).split("Model type should be one of")[0].strip()  # the list of all classes there are
         raise InputError(
             f"{folder}: cannot be loaded as a vision-language model: {words}",
             "use one such as Gemma3ForConditionalGeneration or Qwen2_5_VLForConditionalGeneration",
         ) from err
     model, info = made
+    if not has_tokenizer(folder):
+        raise InputError(f"{folder}: no tokenizer files", "fetch or write the model again")
     if missing := sorted(info["missing_keys"]):
         raise InputError(
             f"{folder}: damaged weights: {missing[0]} and {len(missing) - 1} others are not there",
@@ -288,14 +301,13 @@ def _chat(messages: Sequence[Mapping[str, Any]], picture: bool = True) -> list[d
 
 def _written(processor: Any, chats: Sequence[Any], asks: bool) -> list[str]:
     """Conversations in the words of the model's chat template; `asks` if the model is to go on."""
-    from jinja2 import TemplateError
-
     if not chats:
         return []
-    try:
-        texts: list[str] = processor.apply_chat_template(list(chats), tokenize=False, add_generation_prompt=asks)
-    except (TemplateError, ValueError) as err:
-        raise InputError(f"the model's chat template does not take a conversation: {err}") from err
+    with naming():
+        try:
+            texts: list[str] = processor.apply_chat_template(list(chats), tokenize=False, add_generation_prompt=asks)
+        except Exception as err:  # a template is a program: it can raise anything
+            raise InputError(f"the model's chat template does not take a conversation: {err}") from err
     return texts
 
 
@@ -734,3 +746,8 @@ def usage(repo_id: str, base: str, revision: str | None) -> dict[str, str]:
         *asking,
     ]
     return {"adapter": "\n".join(adapter), "merged": "\n".join(merged)}
+
+
+def repository_files(folder: Path, repo_id: str) -> dict[str, str]:
+    """None: its library reads what the folder holds."""
+    return {}

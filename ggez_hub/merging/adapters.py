@@ -1,25 +1,28 @@
 """LoRA adapters in PEFT's format, as files: which tensor each pair of low-rank factors changes, and by how much."""
 
 import math
-import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ggez_hub.errors import InputError
+from ggez_hub.hub import read_json
 from ggez_hub.merging.tensors import Entry, header, match, read, some
-from ggez_hub.runs import read_json
 
 if TYPE_CHECKING:
     import torch
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
-# What makes an adapter more than W + scale * B A on its base.
-BEYOND = ("use_dora", "modules_to_save", "bias", "fan_in_fan_out", "target_parameters", "layer_replication",
-          "trainable_token_indices", "use_qalora", "use_bdlora", "velora_config", "monteclora_config",
-          "alora_invocation_tokens", "arrow_config", "kasa_config")  # fmt: skip
+# What may stand in an adapter that is W + scale * B A on its base: any other key makes it more, unless it says nothing.
+PLAIN = ("peft_type", "peft_version", "task_type", "auto_mapping", "base_model_name_or_path", "revision",
+         "inference_mode", "r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora", "lora_bias",
+         "lora_dropout", "init_lora_weights", "eva_config", "target_modules", "exclude_modules", "layers_to_transform",
+         "layers_pattern", "ensure_weight_tying")  # fmt: skip
+DEFAULTS = (("megatron_core", "megatron.core"), ("qalora_group_size", 16))  # of PEFT, of what is not used
+MAX_SCALE = 1e6  # lora_alpha; what is far above the usual 16 only makes numbers that overflow
+MAX_PATTERN = 100_000  # characters
 BASE_CHANGING = ("pissa", "olora", "corda", "loftq", "lora_ga")  # they start by taking a part out of the base
 PARTS = {"lora_A.weight": "down", "lora_B.weight": "up", "lora_B.bias": "bias",
          "lora_embedding_A": "embedding_down", "lora_embedding_B": "embedding_up"}  # fmt: skip
@@ -51,8 +54,10 @@ class LowRank:
         return {a: self.down, b: self.up} | ({"lora_B.bias": self.bias} if self.bias else {})
 
     def factors(self) -> "tuple[torch.Tensor, torch.Tensor]":
-        """`up` [rows of the weight, r] and `down` [r, columns], in fp32."""
+        """`up` [rows of the weight, r] and `down` [r, columns], in fp32. Raises InputError for NaN and infinity."""
         down, up = read(self.down).float().flatten(1), read(self.up).float().flatten(1)
+        if not (down.isfinite().all() and up.isfinite().all()):
+            raise InputError(f"{self.up.file}: a factor of {self.up} holds NaN or infinity", "fetch or write it again")
         return (down.T.contiguous(), up.T.contiguous()) if self.is_embedding else (up, down)
 
 
@@ -68,15 +73,9 @@ def read_adapter(folder: Path) -> dict[str, LowRank]:
     file = folder / WEIGHTS
     if not file.is_file():
         raise InputError(f"{folder}: no {file.name}", "pickled adapters are never loaded")
-    config = read_json(folder / CONFIG)
-    config = config if isinstance(config, dict) else {}
-    if config.get("peft_type") != "LORA":
-        raise InputError(f"{folder}: not a LoRA, but {config.get('peft_type')}")
-    beyond = [key for key in BEYOND if config.get(key) not in (None, False, "none", {}, [])]
-    if (start := config.get("init_lora_weights")) and str(start).startswith(BASE_CHANGING):
-        beyond.append(f"init_lora_weights={start}")
-    if beyond:
-        raise InputError(f"{folder}: not a plain LoRA ({', '.join(beyond)})", "scaling it is not the linear merge")
+    config = read_config(folder)
+    packed = _packed(config)
+    scale_of = _scales(config, folder)
     found: dict[str, dict[str, Entry]] = {}
     strange = []
     for name, entry in header(file).items():
@@ -85,6 +84,8 @@ def read_adapter(folder: Path) -> dict[str, LowRank]:
             strange.append(name)
         else:
             module = name.removesuffix(f".{part}").removeprefix("base_model.model.")
+            if f".{module}.in_proj_weight".endswith(tuple(f".{parameter}" for parameter in packed)):
+                module += ".in_proj"
             found.setdefault(module, {})[PARTS[part]] = entry
     layers = {}
     for module, parts in found.items():
@@ -97,7 +98,7 @@ def read_adapter(folder: Path) -> dict[str, LowRank]:
         if min(len(parts["down"].shape), len(parts["up"].shape)) < 2:
             strange += [f"{module}: factors of {parts['down']} and {parts['up']}"]
             continue
-        layers[module] = LowRank(_scale(config, module, parts["down"], folder), **parts, is_embedding=is_embedding)
+        layers[module] = LowRank(scale_of(module, parts["down"]), **parts, is_embedding=is_embedding)
     if strange or not layers:
         raise InputError(
             f"{file}: tensors that make no LoRA: {some(strange) or 'none at all'}",
@@ -106,21 +107,100 @@ def read_adapter(folder: Path) -> dict[str, LowRank]:
     return layers
 
 
-def _scale(config: dict[str, Any], module: str, down: Entry, folder: Path) -> float:
-    """lora_alpha / r of a layer, or lora_alpha / sqrt(r)."""
+def read_config(folder: Path) -> dict[str, Any]:
+    """What adapter_config.json says of a LoRA.
+
+    Raises:
+        InputError: Not a LoRA whose scaling is the linear merge.
+    """
+    file = folder / CONFIG
+    config = read_json(file)
+    if not isinstance(config, dict):
+        raise InputError(f"{file}: expected a mapping of keys")
+    if config.get("peft_type") != "LORA":
+        raise InputError(f"{file}: not a LoRA, but {config.get('peft_type')}")
+    nothing: tuple[Any, ...] = (None, False, "", "none", {}, [])
+    known = {*PLAIN, *(["target_parameters"] if _packed(config) == config.get("target_parameters") else [])}
+    beyond = [key for key, value in config.items()
+              if key not in known and value not in nothing and (key, value) not in DEFAULTS]  # fmt: skip
+    if (start := config.get("init_lora_weights")) and str(start).startswith(BASE_CHANGING):
+        beyond.append(f"init_lora_weights={start}")
+    if beyond:
+        raise InputError(f"{file}: not a plain LoRA ({some(beyond)})", "scaling it is not the linear merge")
+    return config
+
+
+def _packed(config: Mapping[str, Any]) -> list[str]:
+    """Of parameters only the packed projection of torch's attention, the layer `in_proj` of `split_attention`."""
+    named = config.get("target_parameters")
+    return [n for n in named if str(n).endswith("in_proj_weight")] if isinstance(named, list) else []
+
+
+def fits(pattern: str) -> Callable[[str], bool]:
+    """Whether a stranger's regular expression matches a whole name; in time linear in the name, unlike Python's own.
+
+    Raises:
+        InputError: Not a regular expression, or one that is too large or needs looking back.
+    """
+    from pydantic_core import SchemaError, SchemaValidator, core_schema
+
     try:
+        if len(pattern) > MAX_PATTERN:
+            raise InputError(f"a pattern of {len(pattern)} characters, expected {MAX_PATTERN} at most")
+        return SchemaValidator(core_schema.str_schema(pattern=rf"\A(?:{pattern})\z")).isinstance_python
+    except SchemaError as err:
+        raise InputError(f"not a regular expression without looking back: {pattern}") from err
+
+
+def targeted(config: Mapping[str, Any], folder: Path) -> Callable[[str], bool]:
+    """Whether an adapter says that it changes a module, given the module's name, as PEFT understands it."""
+
+    def named(key: str) -> Callable[[str], bool]:
+        given = config.get(key)
+        if isinstance(given, str):
+            return fits(given)
+        names = frozenset(given or ())
+        return lambda name: any(end in names for end in _ends(name))
+
+    try:
+        inside, outside = named("target_modules"), named("exclude_modules")
+    except (InputError, TypeError) as err:
+        raise InputError(f"{folder / CONFIG}: target_modules or exclude_modules: {err}") from err
+    whole = config.get("layers_to_transform") is None  # or it means some of these alone
+    return lambda name: whole and inside(name) and not outside(name)
+
+
+def _ends(name: str) -> list[str]:
+    """``a.b.c``, ``b.c`` and ``c``."""
+    parts = name.split(".")
+    return [".".join(parts[i:]) for i in range(len(parts))]
+
+
+def _scales(config: Mapping[str, Any], folder: Path) -> Callable[[str, Entry], float]:
+    """What gives lora_alpha / r of a layer, or lora_alpha / sqrt(r), given its module and its `down`."""
+    file = folder / CONFIG
+    patterns: dict[str, list[tuple[Callable[[str], bool], Any]]] = {}
+    for key in ("rank_pattern", "alpha_pattern"):
+        given = config.get(key) or {}
+        if not isinstance(given, dict) or sum(map(len, given)) > MAX_PATTERN * 10:
+            raise InputError(f"{file}: {key} is no mapping of patterns, or too large a one")
+        try:
+            patterns[key] = [(fits(rf"(?:.*\.)?(?:{pattern})"), value) for pattern, value in given.items()]
+        except InputError as err:
+            raise InputError(f"{file}: {key}: {err.message}") from err
+
+    def scale(module: str, down: Entry) -> float:
         r, lora_alpha = (
-            next((value for key, value in (config.get(pattern) or {}).items() if re.match(rf"(.*\.)?({key})$", module)),
-                 config.get(whole))
+            next((value for matches, value in patterns[pattern] if matches(module)), config.get(whole))
             for pattern, whole in (("rank_pattern", "r"), ("alpha_pattern", "lora_alpha"))
-        )  # fmt: skip
-    except (AttributeError, re.error) as err:
-        raise InputError(f"{folder}: {CONFIG} has a rank_pattern or alpha_pattern of no use: {err}") from err
-    if not (isinstance(r, int) and r > 0 and isinstance(lora_alpha, int | float) and math.isfinite(lora_alpha)):
-        raise InputError(f"{folder}: {CONFIG} has r {r} and lora_alpha {lora_alpha} for {module}")
-    if down.shape[:1] != (r,):
-        raise InputError(f"{folder}: {module} has rank {down.shape[:1]}, {CONFIG} says {r}")
-    return float(lora_alpha / (math.sqrt(r) if config.get("use_rslora") else r))
+        )
+        if not (isinstance(r, int) and r > 0 and isinstance(lora_alpha, int | float) and abs(lora_alpha) <= MAX_SCALE):
+            raise InputError(f"{file}: r {r} and lora_alpha {lora_alpha} for {module}")
+        if down.shape[:1] != (r,):
+            raise InputError(f"{folder}: {module} has rank {down.shape[:1]}, {CONFIG} says {r}")
+        return float(lora_alpha / (math.sqrt(r) if config.get("use_rslora") else r))
+
+    return scale
 
 
 def place(

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ggez_hub.errors import InputError
+from ggez_hub.hub import naming
 from ggez_hub.merging.adapters import CONFIG, LowRank, place, read_adapter
 from ggez_hub.merging.tensors import (
     Entry,
@@ -81,17 +82,18 @@ def merge(base: Path, regional: Mapping[Path, float], out: Path) -> Merged:
     Raises:
         InputError: They do not fit each other, are damaged, or `out` is there already.
     """
-    adapters = [folder for folder in regional if (folder / CONFIG).is_file()]
-    if len(adapters) == len(regional):
-        return merge_adapters(base, regional, out)
-    if len(regional) > 1:
-        full = next(folder for folder in regional if folder not in adapters)
-        raise InputError(
-            f"{full}: a full checkpoint can only be merged alone",
-            f"make it an adapter first: ggez extract {base} {full} --rank 64 --out DIR",
-        )
-    ((folder, alpha),) = regional.items()
-    return merge_full(base, folder, alpha, out)
+    with naming():
+        adapters = [folder for folder in regional if (folder / CONFIG).is_file()]
+        if len(adapters) == len(regional):
+            return merge_adapters(base, regional, out)
+        if len(regional) > 1:
+            full = next(folder for folder in regional if folder not in adapters)
+            raise InputError(
+                f"{full}: a full checkpoint can only be merged alone",
+                f"make it an adapter first: ggez extract {base} {full} --rank 64 --out DIR",
+            )
+        ((folder, alpha),) = regional.items()
+        return merge_full(base, folder, alpha, out)
 
 
 def merge_adapters(base: Path, adapters: Mapping[Path, float], out: Path) -> Merged:

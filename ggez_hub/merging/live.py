@@ -8,7 +8,7 @@ without adapters, and a turn costs one pass over the weights that change.
 import contextlib
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ggez_hub.errors import InputError
-from ggez_hub.merging.adapters import LowRank, place, read_adapter
+from ggez_hub.merging.adapters import LowRank, place, read_adapter, read_config, targeted
 from ggez_hub.merging.tensors import canonical, read, some
 from ggez_hub.merging.threads import in_threads
 
@@ -29,6 +29,13 @@ _blocks: ContextVar["Mapping[str, _Alphas] | None"] = ContextVar("_blocks", defa
 
 
 # --------------------------------------------------------------------------------------------------- beside the weights
+def check_finite(weights: "Iterable[tuple[str, torch.Tensor]]", folder: Path) -> None:
+    """Raises InputError where weights hold what is no number: every answer of such a model would be none."""
+    for name, weight in weights:
+        if not weight.isfinite().all():
+            raise InputError(f"{folder}: {name} holds NaN or infinity", "fetch or write it again")
+
+
 def attach_adapter(model: Any, folder: Path, name: str = "regional") -> tuple[Any, Dial]:
     """Puts a LoRA adapter on a base in memory, or on one that has others; it stands at alpha = 1.
 
@@ -46,9 +53,8 @@ def attach_adapter(model: Any, folder: Path, name: str = "regional") -> tuple[An
     Raises:
         InputError: The adapter is damaged, or made for another base.
     """
-    from peft import PeftConfig, PeftModel, get_peft_model, inject_adapter_in_model, set_peft_model_state_dict
+    from peft import LoraConfig, PeftModel, get_peft_model, inject_adapter_in_model, set_peft_model_state_dict
     from peft.tuners.lora import LoraLayer
-    from peft.tuners.tuners_utils import check_target_module_exists
     from torch.nn import MultiheadAttention
     from transformers import PreTrainedModel
 
@@ -65,18 +71,22 @@ def attach_adapter(model: Any, folder: Path, name: str = "regional") -> tuple[An
             f"{folder}: has a LoRA on {shared[0]}, a weight that another layer shares",
             "merge it: ggez merge-checkpoints",
         )
-    config: Any = PeftConfig.from_pretrained(str(folder))
-    meant = (n for n, m in base.named_modules() if hasattr(m, "weight") and check_target_module_exists(config, n))
+    said = read_config(folder)
+    is_meant = targeted(said, folder)
+    meant = (n for n, m in base.named_modules() if hasattr(m, "weight") and is_meant(n))
     if empty := sorted(set(meant) - placed.keys()):
         raise InputError(f"{folder}: does not fit the base {called}: has nothing for {some(empty)}",
                          "the adapter belongs to another base")  # fmt: skip
-    # Given to PEFT by their names in this model, so that nothing depends on how its versions match names.
-    config.target_modules = "|".join(re.escape(module) for module in placed)
-    config.rank_pattern = {f"^{re.escape(module)}": layer.rank for module, layer in placed.items()}
-    config.alpha_pattern = {f"^{re.escape(module)}": layer.scale * layer.rank for module, layer in placed.items()}
-    config.base_model_name_or_path = None  # PEFT warns where it is not this folder
-    config.exclude_modules = None
-    config.use_rslora, config.init_lora_weights, config.inference_mode = False, True, True
+    # Given to PEFT by their names in this model, so that nothing depends on how its versions match names; and nothing
+    # else of the file, whose other keys can make PEFT import modules or read more files.
+    config = LoraConfig(
+        target_modules="|".join(re.escape(module) for module in placed),
+        rank_pattern={f"^{re.escape(module)}": layer.rank for module, layer in placed.items()},
+        alpha_pattern={f"^{re.escape(module)}": layer.scale * layer.rank for module, layer in placed.items()},
+        lora_bias=any(layer.bias for layer in placed.values()),
+        task_type="CAUSAL_LM" if said.get("task_type") == "CAUSAL_LM" else None,
+        inference_mode=True,
+    )
     if isinstance(model, PeftModel):
         model.add_adapter(name, config)
     elif isinstance(model, PreTrainedModel):
@@ -85,6 +95,7 @@ def attach_adapter(model: Any, folder: Path, name: str = "regional") -> tuple[An
         inject_adapter_in_model(config, model, name)
     factors = {f"base_model.model.{module}.{key}": read(entry)
                for module, layer in placed.items() for key, entry in layer.parts().items()}  # fmt: skip
+    check_finite(factors.items(), folder)
     set_peft_model_state_dict(model, factors, name)
     model.eval()
     own: list[Any] = [m for m in model.modules() if isinstance(m, LoraLayer) and name in m.scaling]

@@ -7,19 +7,20 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ggez_hub.errors import InputError
-from ggez_hub.hub import FACTS
-from ggez_hub.runs import read_json
+from ggez_hub.hub import FACTS, read_json
 
 if TYPE_CHECKING:
     import torch
 
-MAX_HEADER = 100_000_000  # bytes, as the safetensors library
+MAX_HEADER = 32_000_000  # bytes; those of the largest models have a few millions
+MAX_DIMENSIONS = 64  # as torch
 DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64", "I32": "int32",
           "I16": "int16", "I8": "int8", "U8": "uint8", "BOOL": "bool"}  # fmt: skip
 INDEX = ".safetensors.index.json"
+OPEN_CLIP = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors")  # as open_clip looks for them
 VARIANT = re.compile(r"(?P<stem>[^.]+?)(?P<variant>\.\w+)?(-\d+-of-\d+)?\.safetensors$")
 # Configuration, tokenizer and processor files.
 CARRIED = (".json", ".txt", ".jinja", ".model", ".spm", ".tiktoken", ".bpe", ".yaml")
@@ -71,10 +72,7 @@ def entries(folder: Path) -> dict[str, Entry]:
                 )
             result[name] = entry
     for path in _visible(folder, f"*{INDEX}"):
-        index = read_json(path)
-        listed = index.get("weight_map") if isinstance(index, dict) else None
-        if not isinstance(listed, dict):
-            raise InputError(f"{path}: no weight_map, so not the index of a sharded checkpoint")
+        listed = _weight_map(path)
         inside = "" if path.parent == folder else f"{path.parent.relative_to(folder).as_posix()}/"
         missing = [name for name, file in listed.items()
                    if (found := result.get(inside + name)) is None or found.file.name != file]  # fmt: skip
@@ -85,19 +83,47 @@ def entries(folder: Path) -> dict[str, Entry]:
     return result
 
 
+def _weight_map(path: Path) -> dict[str, Any]:
+    index = read_json(path)
+    listed = index.get("weight_map") if isinstance(index, dict) else None
+    if not isinstance(listed, dict):
+        raise InputError(f"{path}: no weight_map, so not the index of a sharded checkpoint")
+    return listed
+
+
+def check_whole(folder: Path) -> None:
+    """Refuses a checkpoint folder from which libraries would go on to another place: an adapter's base, or shards.
+
+    Raises:
+        InputError: It holds an adapter, or an index that names what is no safetensors file beside it.
+    """
+    if (folder / "adapter_config.json").is_file():
+        raise InputError(
+            f"{folder}: a base with an adapter in it (adapter_config.json)", "give the base without adapter"
+        )
+    for path in _visible(folder, "*.safetensors.index*.json"):
+        there = {file.name for file in path.parent.glob("*.safetensors")}
+        if strange := [str(file) for file in _weight_map(path).values() if str(file) not in there]:
+            raise InputError(
+                f"{path}: names shards that are not there: {some(dict.fromkeys(strange))}", "fetch the rest"
+            )
+
+
 def weight_files(folder: Path) -> tuple[list[Path], list[Path]]:
     """The safetensors files of a checkpoint folder, and those left out because they hold the same once more.
 
     Repositories of diffusers often have each part in another precision beside it (``model.fp16.safetensors``), and the
-    whole pipeline in one file at the root.
+    whole pipeline in one file at the root; those of open_clip the same model for transformers or timm.
     """
     files = _visible(folder, "*.safetensors")
     whole = (folder / "model_index.json").is_file()
+    clip = next((folder / name for name in OPEN_CLIP if folder / name in files), None)
     found = {file: VARIANT.match(file.name) for file in files}
     plain = {(file.parent, match["stem"]) for file, match in found.items() if match and not match["variant"]}
     again = [
         file for file, match in found.items()
-        if (match and match["variant"] and (file.parent, match["stem"]) in plain) or (whole and file.parent == folder)
+        if (match and match["variant"] and (file.parent, match["stem"]) in plain)
+        or (file.parent == folder and (whole or clip not in (None, file)))
     ]  # fmt: skip
     return [file for file in files if file not in again], again
 
@@ -127,7 +153,8 @@ def header(file: Path) -> dict[str, Entry]:
             raise damaged(f"its header cannot be read ({err})") from err
     place = 8 + length
     for name, entry in sorted(found.items(), key=lambda item: (item[1].begin, item[1].end)):
-        if any(type(number) is not int or number < 0 for number in (*entry.shape, entry.begin, entry.end)):
+        numbers = (*entry.shape, entry.begin, entry.end)
+        if len(entry.shape) > MAX_DIMENSIONS or any(type(n) is not int or not 0 <= n < 2**63 for n in numbers):
             raise damaged(f"tensor {name} has a shape or place that is not in whole numbers")
         if not isinstance(entry.dtype, str) or entry.dtype not in DTYPES:
             raise InputError(f"{file}: tensor {name} has dtype {entry.dtype}; known are {', '.join(DTYPES)}")

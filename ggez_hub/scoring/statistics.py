@@ -3,9 +3,11 @@
 Questions about the same picture are drawn together (clusters), as they are not independent of each other.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from ggez_hub import method
 
 if TYPE_CHECKING:
     import numpy as np
@@ -72,3 +74,25 @@ def interval(replicates: "np.ndarray") -> list[float] | None:
         return None
     low, high = np.quantile(finite, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return [float(low), float(high)]
+
+
+def change(qualities: Mapping[str, tuple[float, float]], replicates: "Mapping[str, np.ndarray]") -> dict[str, Any]:
+    """Gain and retention (paper, section 4.1) with paired intervals.
+
+    Args:
+        qualities: Of the sides ``global`` and ``regional``: before (alpha = 0) and after.
+        replicates: Bootstrap replicates of the same, [resamples, 2].
+
+    Returns:
+        gain, gain_ci95, retention, retention_ci95; None where the quality before is 0.
+    """
+    import numpy as np
+
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratios = {side: part[:, 1] / part[:, 0] for side, part in replicates.items()}
+    return {
+        "gain": method.gain(qualities["regional"][1], qualities["regional"][0]),
+        "gain_ci95": interval(ratios["regional"] - 1),
+        "retention": method.retention(qualities["global"][1], qualities["global"][0]),
+        "retention_ci95": interval(ratios["global"]),
+    }

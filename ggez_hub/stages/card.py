@@ -1,19 +1,40 @@
 """card: the model cards of the adapter and of the merged checkpoint, from what the run folder holds alone."""
 
+import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ggez_hub import families, hub
+from ggez_hub import families, hub, metadata
+from ggez_hub.errors import InputError
 from ggez_hub.families.base import DEFAULT_PROMPT
+from ggez_hub.recipes import load_benchmark
 from ggez_hub.registry import data_root, load_region, to_yaml
-from ggez_hub.runs import Run, file_hash, read_json, write_json, write_text
-from ggez_hub.schema import Recipe
+from ggez_hub.runs import MANIFEST, Run, file_hash, read_json, write_json, write_text
+from ggez_hub.schema import Base, Recipe, Registered
+
+if TYPE_CHECKING:
+    from huggingface_hub import ModelCardData
 
 NEEDS = ("filter", "train", "sweep", "merge")
 RESUMABLE = False
 TEMPLATE = "model.md.j2"
+ARTEFACTS = ("adapter", "merged")
+PARITY = "global-regional-parity"  # what stands for a data set where a card gives GRP, gain and retention
+EVALUATIONS = ".eval_results"  # folder of a repository that the Hub takes results on registered benchmarks from
+BEGIN = "<!-- hand-written: text between these two lines is yours; everything else is generated anew -->"
+END = "<!-- /hand-written -->"
+MEND = {  # key of the front matter: of the recipe
+    "license": "card.license",
+    "license_name": "card.license",
+    "language": "data.languages",
+    "base_model": "base.id",
+    "tags": "region",
+    "model-index": "sweep",
+    "ggez": "sweep",
+}
 
 INTENDED = (
     "For research on, and applications in, the region's culture, with a person who knows the region in the loop. "
@@ -36,15 +57,33 @@ def inputs(recipe: Recipe, run: Run) -> dict[str, Any]:
         "name": run.folder.name,
         "template": file_hash(data_root() / "cards" / TEMPLATE),
         "stages": {stage: run.outputs_hash(stage) for stage in NEEDS},
+        "registered": {name: place.model_dump() for name, place in _registered(recipe).items()},
+        "hand_written": {
+            artefact: hashlib.sha256(text.encode()).hexdigest()
+            for artefact in ARTEFACTS
+            if (text := hand_written(run, artefact))
+        },
     }
 
 
 def run(recipe: Recipe, run: Run, folder: Path) -> None:
-    """Writes {adapter,merged}/README.md, ggez.json and recipe.yaml; full training makes no adapter."""
+    """Writes for each artefact README.md, ggez.json, recipe.yaml and .eval_results; full training makes no adapter.
+
+    Raises:
+        InputError: The Hub would refuse a card, or text that someone wrote into one would be lost.
+    """
+    for artefact in ARTEFACTS:
+        if artefact not in hub.artefacts(recipe) and hand_written(run, artefact):
+            raise InputError(
+                f"{_present(run, artefact)}: holds text written by hand, but full training makes no such card",
+                "keep the text elsewhere, then delete this file",
+            )
     for artefact in hub.artefacts(recipe):
         write_text(folder / artefact / "README.md", card(recipe, run, artefact))
         write_json(folder / artefact / hub.FACTS, facts(recipe, run, artefact))
         write_text(folder / artefact / "recipe.yaml", to_yaml(_public(recipe)))
+        for name, entries in _evaluations(recipe, run).items():
+            write_text(folder / artefact / EVALUATIONS / f"{name}.yaml", to_yaml(entries))
 
 
 def _public(recipe: Recipe) -> dict[str, Any]:
@@ -55,11 +94,18 @@ def _public(recipe: Recipe) -> dict[str, Any]:
     return plain
 
 
-def facts(recipe: Recipe, run: Run, artefact: str) -> dict[str, Any]:
-    """The contents of ggez.json: what from_pretrained has to know."""
+def facts(recipe: Recipe, run: Run, artefact: str, gate: Sequence[str] = ()) -> dict[str, Any]:
+    """The contents of ggez.json: what from_pretrained has to know.
+
+    Args:
+        recipe: The recipe.
+        run: Its run folder.
+        artefact: ``adapter`` or ``merged``.
+        gate: Reasons why it should not be published, where it is all the same.
+    """
     results = read_json(run.stage("sweep") / "results.json")
     chosen = results["chosen"]
-    return {
+    made = {
         "schema": hub.SCHEMA,
         "artefact": artefact,
         "recipe": run.folder.name,
@@ -68,30 +114,149 @@ def facts(recipe: Recipe, run: Run, artefact: str) -> dict[str, Any]:
         "alpha": chosen["alpha"],
         "gain": chosen["gain"],
         "retention": chosen["retention"],
-        "base": {"id": hub.base_name(recipe.base), "revision": recipe.base.revision},
+        "base": {"id": hub.base_name(recipe.base), "revision": hub.base_revision(recipe.base, run)},
         "synthetic": results["synthetic"] or recipe.data.synthetic,
+    }
+    return made | ({"gate": list(gate)} if gate else {})
+
+
+def _registered(recipe: Recipe) -> dict[str, Registered]:
+    """Benchmarks of a recipe that the Hub has registered."""
+    sweep = recipe.sweep
+    known = {name: load_benchmark(name).registered for name in (*sweep.global_, *sweep.regional, *sweep.beside)}
+    return {name: place for name, place in known.items() if place}
+
+
+def _evaluations(recipe: Recipe, run: Run) -> dict[str, list[dict[str, Any]]]:
+    """What the Hub's leaderboards are told, by benchmark. Without a date: the Hub takes that of the commit."""
+    from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
+
+    results = read_json(run.stage("sweep") / "results.json")
+    chosen = _at_chosen(results)
+    return {
+        name: eval_result_entries_to_yaml(
+            [
+                EvalResultEntry(
+                    dataset_id=place.dataset,
+                    task_id=place.task,
+                    dataset_revision=place.revision,
+                    value=chosen["benchmarks"][name]["value"],
+                    notes=f"{chosen['benchmarks'][name]['metric']} at α = {chosen['alpha']:g}",
+                )
+            ]
+        )
+        for name, place in _registered(recipe).items()
     }
 
 
+def _at_chosen(results: Mapping[str, Any]) -> dict[str, Any]:
+    """What was measured at the chosen alpha."""
+    found: dict[str, Any] = next(p for p in results["points"] if p["alpha"] == results["chosen"]["alpha"])
+    return found
+
+
+# ----------------------------------------------------------------------------------------------- text written by hand
+def hand_written(run: Run, artefact: str) -> str:
+    """What someone wrote into the card that is there: the lines between BEGIN and END.
+
+    Raises:
+        InputError: One of these lines is missing or there twice, so that it cannot be told what is whose.
+    """
+    path = _present(run, artefact)
+    if not path.is_file():
+        return ""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as err:
+        raise InputError(f"{path}: cannot be read: {err}", "save it as UTF-8") from err
+    found = own_lines(text)
+    if found is not None:
+        return found
+    manifest = path.parents[1] / MANIFEST
+    outputs = read_json(manifest)["outputs"] if manifest.is_file() else {}
+    if not _marks_in(text) and outputs.get(f"{artefact}/README.md", {}).get("sha256") == file_hash(path):
+        return ""  # as an earlier version of this package wrote it
+    raise InputError(
+        f"{path}: expected once each, in this order, the lines\n  {BEGIN}\n  {END}",
+        "put them around the text that is yours; or delete the file, and it is written anew without any",
+    )
+
+
+def _present(run: Run, artefact: str) -> Path:
+    """The card that is there. A run that was killed as it put a new one in place left the one before aside."""
+    folders = (run.stage("card"), run.folder / ".card.old")
+    paths = [folder / artefact / "README.md" for folder in folders]
+    return next((path for path in paths if path.is_file()), paths[0])
+
+
+def _marks_in(text: str) -> list[tuple[int, str]]:
+    """The lines that say where hand-written text begins and ends, with their numbers."""
+    pattern = re.compile(r"\s*<!--\s*(/?)hand-written\b.*-->\s*")
+    return [
+        (i, "end" if m[1] else "begin") for i, line in enumerate(text.split("\n")) if (m := pattern.fullmatch(line))
+    ]
+
+
+def own_lines(text: str) -> str | None:
+    """The hand-written lines of a card, or None if it cannot be told which they are."""
+    lines = _marks_in(text)
+    if [what for _, what in lines] != ["begin", "end"]:
+        return None
+    (first, _), (last, _) = lines
+    return "".join(f"{line}\n" for line in text.split("\n")[first + 1 : last])
+
+
 # ------------------------------------------------------------------------------------------------------------- the card
-def card(recipe: Recipe, run: Run, artefact: str) -> str:
-    """A model card: metadata, then the rendered template."""
+def card(recipe: Recipe, run: Run, artefact: str, gate: Sequence[str] = ()) -> str:
+    """A model card: metadata, then the rendered template, with the text that was written into it by hand.
+
+    Args:
+        recipe: The recipe.
+        run: Its run folder, with every stage before this one complete.
+        artefact: ``adapter`` or ``merged``.
+        gate: Reasons why it should not be published, where it is all the same; the card opens with them.
+
+    Raises:
+        InputError: The Hub would refuse the card, or text written by hand would be lost.
+    """
     results = read_json(run.stage("sweep") / "results.json")
-    metadata = _metadata(recipe, run.folder.name, artefact, results)
-    return f"---\n{metadata.to_yaml()}\n---\n\n{_body(recipe, run, artefact, results)}"
+    kept = hand_written(run, artefact)
+    data = front_matter(recipe, run.folder.name, artefact, results, bool(gate))
+    text = f"---\n{data.to_yaml()}\n---\n\n{_body(recipe, run, artefact, results, gate, kept)}"
+    if found := metadata.problems(text):
+        keys = (MEND.get(re.split(r"[.\[:]", line)[0], "family") for line in found)
+        raise InputError(
+            "\n".join(f"card of the {artefact}: {line}" for line in found),
+            f"mend {', '.join(dict.fromkeys(keys))} in the recipe",
+        )
+    if own_lines(text) != kept:
+        raise InputError(f"the recipe's texts hold a line that is the card's own: {BEGIN} or {END}", "remove it there")
+    return text
 
 
-def _metadata(recipe: Recipe, name: str, artefact: str, results: Mapping[str, Any]) -> Any:
+def front_matter(
+    recipe: Recipe, name: str, artefact: str, results: Mapping[str, Any], below_gate: bool = False
+) -> "ModelCardData":
+    """The metadata of a card.
+
+    Args:
+        recipe: The recipe.
+        name: Its name.
+        artefact: ``adapter`` or ``merged``.
+        results: The contents of results.json.
+        below_gate: Whether it is published though it should not be.
+    """
     from huggingface_hub import EvalResult, ModelCardData
 
     family = families.get(recipe.family)
-    chosen = next(p for p in results["points"] if p["alpha"] == results["chosen"]["alpha"])
+    chosen, judged = _at_chosen(results), results["chosen"]
     synthetic = results["synthetic"] or recipe.data.synthetic
+    mark = " (synthetic)" if results["synthetic"] else ""
     evaluations = [
         EvalResult(
             task_type=family.PIPELINE_TAG,
             dataset_type=benchmark,
-            dataset_name=benchmark + (" (synthetic)" if results["synthetic"] else ""),
+            dataset_name=benchmark + mark,
             metric_type=metric.replace(" ", "_"),
             metric_name=f"{metric} at α = {chosen['alpha']:g}",
             metric_value=round(measured["value"], 4),
@@ -99,20 +264,47 @@ def _metadata(recipe: Recipe, name: str, artefact: str, results: Mapping[str, An
         for benchmark, measured in chosen["benchmarks"].items()
         for metric in [measured["metric"]]
     ]
+    evaluations += [
+        EvalResult(
+            task_type=family.PIPELINE_TAG,
+            dataset_type=PARITY,
+            dataset_name=f"global-regional parity, {recipe.region}{mark}",
+            metric_type=metric,
+            metric_name=f"{what} at α = {chosen['alpha']:g}",
+            metric_value=round(judged[metric], 4),
+        )
+        for metric, what in (
+            ("grp", "global-regional parity"),
+            ("gain", "gain in the region"),
+            ("retention", "retention of global quality"),
+        )
+        if judged[metric] is not None
+    ]
     relation: dict[str, Any] = {}
-    if recipe.base.random is None:
+    if on_hub(recipe.base):
         relation = {
             "base_model": hub.base_name(recipe.base),
             "base_model_relation": "adapter" if artefact == "adapter" else "merge",
         }
+    measured = ("alpha", "gain", "gain_ci95", "retention", "retention_ci95", "grp")
+    own = {
+        "artefact": artefact,
+        "family": recipe.family,
+        "region": recipe.region,
+        **{key: judged[key] for key in measured if judged[key] is not None},
+        "synthetic": synthetic,
+        **({"below_gate": True} if below_gate else {}),
+    }
     return ModelCardData(
         language=list(recipe.data.languages),
         license=recipe.card.license,
+        license_name=recipe.card.license_name,
         library_name=family.ADAPTER_LIBRARY_NAME if artefact == "adapter" else family.LIBRARY_NAME,
         pipeline_tag=family.PIPELINE_TAG,
         tags=[
             "ggez",
             f"ggez-region:{recipe.region}",
+            f"ggez-family:{recipe.family}",
             "regional-adaptation",
             "arxiv:2604.11490",
             *family.TAGS,
@@ -121,11 +313,21 @@ def _metadata(recipe: Recipe, name: str, artefact: str, results: Mapping[str, An
         ],
         model_name=hub.repo_id(recipe, name, artefact).partition("/")[2],
         eval_results=evaluations,
+        ggez=own,
         **relation,
     )
 
 
-def _body(recipe: Recipe, run: Run, artefact: str, results: Mapping[str, Any]) -> str:
+def on_hub(base: Base) -> bool:
+    """Whether a base has a name that means the same to everyone; a folder of this machine has none."""
+    name = hub.base_name(base)
+    local = base.id is not None and not hub.is_shipped(name) and Path(name).is_dir()
+    return base.random is None and metadata.is_hub_id(name) and not local
+
+
+def _body(
+    recipe: Recipe, run: Run, artefact: str, results: Mapping[str, Any], gate: Sequence[str], hand_written: str
+) -> str:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     name, region = run.folder.name, load_region(recipe.region)
@@ -146,6 +348,10 @@ def _body(recipe: Recipe, run: Run, artefact: str, results: Mapping[str, Any]) -
     }
     return environment.get_template(TEMPLATE).render(
         artefact=artefact,
+        gate=[" ".join(reason.split()) for reason in gate],
+        begin=BEGIN,
+        hand_written=hand_written,
+        end=END,
         title=recipe.card.title or recipe.title,
         recipe_name=name,
         region=region,

@@ -17,7 +17,7 @@ from ggez_hub.recipes import load_benchmark
 from ggez_hub.registry import load_region
 from ggez_hub.runs import Run, fingerprint, versions, write_json
 from ggez_hub.schema import Benchmark, Recipe, Sweep
-from ggez_hub.scoring import distance, samples, search, statistics
+from ggez_hub.scoring import distance, measure, samples, search, statistics
 from ggez_hub.scoring.answers import Answered, answered, prediction, unparsed
 from ggez_hub.scoring.questions import Question, questions
 from ggez_hub.scoring.statistics import Answers
@@ -81,7 +81,6 @@ def run(recipe: Recipe, run: Run, folder: Path) -> None:
 
 
 Asked = dict[str, dict[str, list[Question]]]  # benchmark: split: questions
-Wanted = tuple[str | None, Query, tuple[str, ...]]  # a judge if any, the query, and the labels that the judge knows
 Found = dict[tuple[str, str], Answered]  # by benchmark and split
 Measured = dict[float, Found]  # by alpha, rising
 Model = Callable[[], tuple[Loaded, Callable[[float], None]]]
@@ -126,7 +125,7 @@ def _asker(recipe: Recipe, run: Run, asked: Asked, model: Model) -> Callable[[fl
     benchmarks = _benchmarks(recipe)
     parts = {(name, split): part for name, splits in asked.items() for split, part in splits.items()}
     hashes = {(name, split): _hash(benchmarks[name], part) for (name, split), part in parts.items()}
-    judge = functools.cache(lambda name: families.get("embedding").load(hub.fetch(name)))
+    family, size = families.get(recipe.family), recipe.sweep.batch_size
 
     def ask(alpha: float) -> Found:
         files = {part: folder / f"{_sha256(f'{hashes[part]} {alpha}'.encode())}.npz" for part in parts}
@@ -136,54 +135,19 @@ def _asker(recipe: Recipe, run: Run, asked: Asked, model: Model) -> Callable[[fl
         if missing:
             loaded, dial = model()
             dial(alpha)
-            with device.enough_memory("sweep.batch_size", recipe.sweep.batch_size):
-                given = _given(recipe, loaded, {part: parts[part] for part in missing}, benchmarks, judge)
+            with device.enough_memory("sweep.batch_size", size):
+                given = measure.given(
+                    {part: parts[part] for part in missing},
+                    {part: benchmarks[part[0]] for part in missing},
+                    lambda queries: [answer[0] for answer in family.predict(loaded, queries, size)],
+                    size,
+                )
         for part in missing:
             found[part] = answered(benchmarks[part[0]], parts[part], given[part])
             _keep(files[part], found[part])
         return found
 
     return ask
-
-
-def _given(
-    recipe: Recipe,
-    loaded: Loaded,
-    parts: "Mapping[tuple[str, str], Sequence[Question]]",
-    benchmarks: Mapping[str, Benchmark],
-    judge: Callable[[str], Loaded],
-) -> "dict[tuple[str, str], list[np.ndarray]]":
-    """What the model gives to every question; equal ones of several benchmarks are asked once."""
-    family, size = families.get(recipe.family), recipe.sweep.batch_size
-    places = {part: [_wanted(benchmarks[part[0]], question) for question in asked] for part, asked in parts.items()}
-    wanted: dict[str | None, dict[Wanted, None]] = defaultdict(dict)  # by judge, each once
-    for part in places.values():
-        for one in part:
-            wanted[one[0]][one] = None
-    given: dict[Wanted, np.ndarray] = {}
-    for judging, ones in wanted.items():
-        every = list(ones)
-        if judging is None:
-            found = family.predict(loaded, [query for _, query, _ in every], size)
-            given |= {one: answer[0] for one, answer in zip(every, found, strict=True)}
-            continue
-        for start in range(0, len(every), size):  # pictures are judged and let go
-            some = every[start : start + size]
-            drawn = family.predict(loaded, [query for _, query, _ in some], size)
-            named = [Query(_picture(image[0]), labels) for (_, _, labels), image in zip(some, drawn, strict=True)]
-            judged = families.get("embedding").predict(judge(judging), named, size)
-            given |= {one: scores[0] for one, scores in zip(some, judged, strict=True)}
-    return {part: [given[one] for one in ones_of] for part, ones_of in places.items()}
-
-
-def _wanted(benchmark: Benchmark, question: Question) -> Wanted:
-    return benchmark.judge, question.query, question.options if benchmark.judge else ()
-
-
-def _picture(pixels: "np.ndarray") -> Any:
-    from PIL import Image
-
-    return Image.fromarray(pixels)
 
 
 def _load(recipe: Recipe, run: Run) -> tuple[Loaded, Callable[[float], None]]:
@@ -343,7 +307,7 @@ def _beside(recipe: Recipe, name: str, asked: Asked, measured: Measured) -> "tup
         answers = Answers(name, ids, np.stack([answers["value"] for answers in found]).astype(np.float64))
         return answers.values.mean(axis=1), statistics.resample([answers], recipe.sweep.resamples, recipe.seed + 2)[0]
     benchmark = load_benchmark(name)
-    judge = families.get("embedding").load(hub.fetch(benchmark.judge or ""))
+    judge = measure.judge(benchmark.judge or "")
     looks = [Query(question.picture, question.options) for question in part]
     real = np.stack([scores[0] for scores in families.get("embedding").predict(judge, looks, recipe.sweep.batch_size)])
     weights = statistics.draws(ids, recipe.sweep.resamples, recipe.seed + 2)
@@ -371,25 +335,13 @@ def _points(alphas: Iterable[float], side: dict[str, Side], globalization: float
 
 
 def _judged(points: list[dict[str, Any]], alpha: float, replicates: dict[str, "np.ndarray"]) -> dict[str, Any]:
-    """Gain and retention of an alpha against alpha = 0, with paired intervals."""
-    import numpy as np
-
+    """An alpha against alpha = 0."""
     at = [point["alpha"] for point in points].index(alpha)
-    zero, point = points[0], points[at]
-    global_, regional = (replicates[side].mean(axis=0) for side in ("global", "regional"))  # [resamples, alphas]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        gains = regional[:, at] / regional[:, 0] - 1
-        retentions = global_[:, at] / global_[:, 0]
-    return {
-        "alpha": alpha,
-        "global": point["global"],
-        "regional": point["regional"],
-        "grp": point["grp"],
-        "gain": method.gain(point["regional"], zero["regional"]),
-        "gain_ci95": statistics.interval(gains),
-        "retention": method.retention(point["global"], zero["global"]),
-        "retention_ci95": statistics.interval(retentions),
-    }
+    sides = {side: part.mean(axis=0)[:, [0, at]] for side, part in replicates.items()}
+    qualities = {side: (points[0][side], points[at][side]) for side in sides}
+    return {key: points[at][key] for key in ("alpha", "global", "regional", "grp")} | statistics.change(
+        qualities, sides
+    )
 
 
 def _by(asked: Sequence[Question], values: "np.ndarray") -> dict[str, dict[str, dict[str, float]]]:

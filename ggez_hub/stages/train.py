@@ -108,7 +108,7 @@ def run(recipe: Recipe, run: Run, folder: Path) -> None:
     if accelerator.is_main_process:
         if sharded:
             loaded = _whole(family, recipe, base, trained)
-        _export(family, loaded, recipe, folder)
+        _export(family, loaded, recipe, run, folder)
         write_text(folder / "log.jsonl", "".join(json.dumps(entry) + "\n" for entry in done.log))
         write_json(folder / "report.json", done.report)
         (folder / CHECKPOINT).unlink(missing_ok=True)
@@ -180,9 +180,11 @@ def _micro(settings: Train) -> int:
 
 
 def _checkpoint_activations(network: Any) -> None:
-    """Recomputes activations in the backward pass; transformers and diffusers name it differently."""
+    """Recomputes activations in the backward pass; each library names it differently."""
     if hasattr(network, "gradient_checkpointing_enable"):
         network.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    elif hasattr(network, "set_grad_checkpointing"):  # open_clip
+        network.set_grad_checkpointing()
     else:
         network.enable_gradient_checkpointing()
 
@@ -419,12 +421,12 @@ def _whole(family: Family, recipe: Recipe, base: Path, trained: "Mapping[str, to
     return loaded
 
 
-def _export(family: Family, loaded: Loaded, recipe: Recipe, folder: Path) -> None:
+def _export(family: Family, loaded: Loaded, recipe: Recipe, run: Run, folder: Path) -> None:
     """Writes the trained adapter, or the whole model."""
     if recipe.train.method == "full":
         family.save(loaded, folder / "model")
         return
     config = loaded.model.peft_config["default"]
     config.base_model_name_or_path = hub.base_name(recipe.base)  # PEFT would write the path on this machine
-    config.revision = recipe.base.revision
+    config.revision = hub.base_revision(recipe.base, run)
     family.save_adapter(loaded, folder / "adapter")

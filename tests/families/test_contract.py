@@ -2,7 +2,9 @@
 
 import io
 import re
-from collections.abc import Sequence
+import shutil
+from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ NAMES = sorted(registry.files("families"))
 LOSSES = [(name, loss) for name in NAMES for loss in families.get(name).LOSSES]
 DRAWING = [name for name in NAMES if "drawing" in families.get(name).TASKS]
 SCORING = [name for name in NAMES if name not in DRAWING]
+EXCHANGING = ("embedding", "open_clip")  # families whose processes exchange embeddings
 TEXTS = ("a red square", "something blue", "the green one", "a red square, again")
 LABELS = ("red", "blue", "green", "red")
 
@@ -49,11 +52,21 @@ def name(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="module")
-def folder(name: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A base of random weights."""
-    folder = tmp_path_factory.mktemp(name) / "base"
-    families.get(name).write_tiny(folder, TEXTS)
-    return folder
+def bases(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """A base of random weights of every family, made when it is first asked for."""
+
+    @cache
+    def base(name: str) -> Path:
+        folder = tmp_path_factory.mktemp(name) / "base"
+        families.get(name).write_tiny(folder, TEXTS)
+        return folder
+
+    return base
+
+
+@pytest.fixture
+def folder(name: str, bases: Callable[[str], Path]) -> Path:
+    return bases(name)
 
 
 def with_lora(family: Family, folder: Path) -> Loaded:
@@ -152,8 +165,8 @@ def test_micro_batches_give_the_loss_and_gradients_of_the_whole(
 
 def test_shares_of_several_processes_sum_to_the_whole(name: str, folder: Path) -> None:
     family = families.get(name)
-    if name == "embedding":
-        pytest.skip("its processes exchange embeddings: tests/stages/test_processes.py")
+    if name in EXCHANGING:
+        pytest.skip("tests/stages/test_processes.py")
     loaded = with_lora(family, folder)
     whole, expected = gradients(family, loaded, 1, None)
     for of in (2, 3):
@@ -319,8 +332,16 @@ def test_snippets_are_python_and_name_what_they_load(name: str, base: str, revis
     assert snippets.keys() == {"adapter", "merged"}
     for snippet in snippets.values():
         compile(snippet, "snippet", "exec")
-        assert '"me/regional"' in snippet
+        assert re.search(r'"(hf-hub:)?me/regional"', snippet)
     assert f'"{base}"' in snippets["adapter"]
     if revision and base == "someone/base":
         assert revision in snippets["adapter"]
     assert base not in snippets["merged"]
+
+
+@pytest.mark.parametrize("name", SCORING)
+def test_base_without_its_tokenizer_is_refused(name: str, folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "base")
+    (tmp_path / "base" / "tokenizer.json").unlink()
+    with pytest.raises(InputError, match="tokenizer files"):
+        families.get(name).load(tmp_path / "base")

@@ -9,6 +9,7 @@ from ggez_hub.errors import HubError, InputError
 from ggez_hub.recipes import load_recipe
 from ggez_hub.runs import Run
 from ggez_hub.schema import Base
+from tests.hub_server import HubServer
 
 
 def folder(path: Path) -> Path:
@@ -106,3 +107,25 @@ def test_every_artefact_has_a_repository_of_its_own(method: str, repositories: l
     recipe = load_recipe("omniglot-sea", {"train.method": method, "push.namespace": "me"})
     assert [hub.repo_id(recipe, "sea", artefact) for artefact in hub.artefacts(recipe)] == repositories
     assert hub.repo_id(load_recipe("omniglot-sea"), "sea", "merged") == "ggez-hub/sea"
+
+
+# -------------------------------------------------------------------------------------------------------------- the Hub
+def test_looking_at_a_newer_commit_does_not_take_the_older_model_from_the_cache(
+    hub_server: HubServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub_server.add("someone/model", {"ggez.json": b"{1}", "model.safetensors": b"weights"})
+    whole = hub.fetch("someone/model")
+    hub_server.add("someone/model", {"ggez.json": b"{2}"})
+    assert (hub.fetch("someone/model", only=("ggez.json",)) / "ggez.json").read_bytes() == b"{2}"
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert hub.fetch("someone/model") == whole
+    assert (whole / "model.safetensors").is_file()
+
+
+def test_pickles_and_code_are_not_even_fetched(hub_server: HubServer) -> None:
+    files = {"a.safetensors": b"1", "unet/b.safetensors": b"2", "config.json": b"{}", "pytorch_model.bin": b"3"}
+    hub_server.add("someone/model", files | {"modeling.py": b"4", "adapter_model.pt": b"5"})
+    folder = hub.fetch("someone/model")
+    there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    assert there == {"a.safetensors", "unet/b.safetensors", "config.json"}
+    assert hub.commit_of(folder) == hub_server.repos["models", "someone/model"].refs["refs/heads/main"].sha

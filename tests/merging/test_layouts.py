@@ -292,6 +292,31 @@ def test_open_clip_adapter_reaches_packed_attention(tmp_path: Path) -> None:
     assert_equal_models(load_clip(tmp_path / "out"), expected, atol=1e-6)
 
 
+def test_open_clip_adapter_that_peft_trained_on_packed_attention_fits(tmp_path: Path) -> None:
+    base = save_clip(clip(0), tmp_path / "base")
+    config = LoraConfig(r=2, target_modules=["c_fc"], target_parameters=["attn.in_proj_weight"])
+    adapted = randomized(get_peft_model(clip(0), config), 2, "lora_B")
+    adapted.save_pretrained(tmp_path / "adapter")
+    merge(base, {tmp_path / "adapter": 1}, tmp_path / "out")
+    assert_equal_models(load_clip(tmp_path / "out"), adapted.merge_and_unload(), atol=1e-6)
+
+
+def test_adapter_on_other_parameters_is_refused(tmp_path: Path) -> None:
+    base = save_clip(clip(0), tmp_path / "base")
+    config = LoraConfig(r=2, target_modules=["c_fc"], target_parameters=["visual.proj"])
+    get_peft_model(clip(0), config).save_pretrained(tmp_path / "adapter")
+    with pytest.raises(InputError, match="not a plain LoRA \\(target_parameters\\)"):
+        merge(base, {tmp_path / "adapter": 1}, tmp_path / "out")
+
+
+def test_open_clip_repository_that_also_serves_transformers_is_merged_for_open_clip(tmp_path: Path) -> None:
+    base, regional = (save_clip(clip(seed), tmp_path / str(seed)) for seed in (0, 1))
+    save_file({"logit_scale": torch.zeros(())}, base / "model.safetensors")
+    written = merge(base, {regional: 0.25}, tmp_path / "out")
+    assert written.left_out == ("model.safetensors",)
+    assert_equal_models(load_clip(tmp_path / "out"), between(clip(0), clip(1), 0.25))
+
+
 def test_adapter_on_an_attention_that_peft_wraps_is_refused(tmp_path: Path) -> None:
     base = save_clip(clip(0), tmp_path / "base")
     get_peft_model(clip(0), LoraConfig(r=2, target_modules=["attn"])).save_pretrained(tmp_path / "adapter")

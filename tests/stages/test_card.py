@@ -2,13 +2,20 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
-from huggingface_hub import ModelCard
+import yaml
+from huggingface_hub import ModelCard, parse_eval_result_entries
 
-from ggez_hub import families, registry, run
+from ggez_hub import families, load_recipe, metadata, registry, run
+from ggez_hub.cli import _guarded, cli
+from ggez_hub.errors import ConfigError, InputError
 from ggez_hub.hub import fetch, shipped
+from ggez_hub.runs import MANIFEST, Run, file_hash
+from ggez_hub.stages import card
 
 GOLDEN = Path(__file__).parents[2] / "cards" / "pocket"
 EXAMPLES = sorted(GOLDEN.iterdir())
@@ -84,3 +91,246 @@ def test_shipped_models_are_small_and_hold_no_place_of_this_machine(name: str) -
 def test_snippet_says_that_a_base_travels_in_the_package_only_if_it_does(base: str, travels: bool) -> None:
     snippet = families.get("embedding").usage("me/mine-lora", f"ggez-hub/{base}", None)["adapter"]
     assert ("this base travels with ggez_hub" in snippet) is travels
+
+
+# --------------------------------------------------------------------------------------------------- a card of our own
+def ggez(*arguments: str) -> int:
+    return _guarded(lambda: cli.main(arguments, standalone_mode=False))
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("kept") / "runs"
+
+
+@pytest.fixture
+def tiny(project: Path, kept: Path) -> Run:
+    """The finished run of the tiny recipe."""
+    if kept.exists():
+        shutil.copytree(kept, project / "runs")
+    else:
+        run("tiny", project / "runs")
+        shutil.copytree(project / "runs", kept)
+    return Run(project / "runs" / "tiny")
+
+
+def readme(tiny: Run, artefact: str = "adapter") -> Path:
+    return tiny.stage("card") / artefact / "README.md"
+
+
+def write_by_hand(path: Path, text: str) -> None:
+    path.write_text(path.read_text().replace(card.END, text + card.END))
+
+
+# ------------------------------------------------------------------------------------------------------------ metadata
+def test_one_listing_of_the_hub_shows_what_was_measured(tiny: Run) -> None:
+    chosen = json.loads((tiny.stage("sweep") / "results.json").read_text())["chosen"]
+    keys = ("alpha", "gain", "gain_ci95", "retention", "retention_ci95", "grp")
+    for artefact in ("adapter", "merged"):
+        found = ModelCard.load(readme(tiny, artefact))
+        assert metadata.problems(str(readme(tiny, artefact).read_text())) == []
+        assert {"ggez", "ggez-region:sea", "ggez-family:embedding"} <= set(found.data.tags)
+        expected = {"artefact": artefact, "family": "embedding", "region": "sea", "synthetic": True}
+        assert found.data.ggez == expected | {key: chosen[key] for key in keys}
+        parity = [x for x in found.data.eval_results if x.dataset_type == "global-regional-parity"]
+        assert {x.metric_type: x.metric_value for x in parity} == {
+            key: round(chosen[key], 4) for key in ("grp", "gain", "retention")
+        }
+        assert {x.dataset_type for x in found.data.eval_results} > {"tiny-global", "tiny-regional"}
+
+
+def test_a_number_that_is_unknown_is_left_out(tiny: Run) -> None:
+    results = json.loads((tiny.stage("sweep") / "results.json").read_text())
+    results["chosen"] |= {"gain": None, "gain_ci95": None}
+    data = card.front_matter(load_recipe("tiny"), "tiny", "adapter", results)
+    assert "gain" not in data.ggez
+    assert "gain_ci95" not in data.ggez
+    assert [x.metric_type for x in data.eval_results if "parity" in x.dataset_type] == ["grp", "retention"]
+
+
+@pytest.mark.parametrize(
+    ("base", "named"),
+    [
+        ("base", None),
+        ("models/base", None),
+        ("models/gone", "models/gone"),  # a Hub id, as far as anyone here can tell
+        ("google/siglip2-base-patch16-224", "google/siglip2-base-patch16-224"),
+        ("ggez-hub/pocket-base-embedding", "ggez-hub/pocket-base-embedding"),
+    ],
+)
+def test_a_folder_is_never_named_as_the_base(tiny: Run, project: Path, base: str, named: str | None) -> None:
+    (project / "models").mkdir()
+    (project / "models" / "base").symlink_to(project / "base")
+    results = json.loads((tiny.stage("sweep") / "results.json").read_text())
+    for place in (base, str(project / base)) if named is None else (base,):
+        recipe = load_recipe("tiny", {"base.id": place})
+        data = card.front_matter(recipe, "tiny", "adapter", results).to_dict()
+        assert data.get("base_model") == named
+        assert ("base_model_relation" in data) == (named is not None)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "problem"),
+    [
+        ({"card.license": "aapche-2.0"}, "card.license: found 'aapche-2.0'"),
+        ({"card.license": "other"}, "card.license: other needs a card.license_name"),
+        ({"data.languages": ["en", "klingon"]}, "data.languages: found 'klingon'"),
+    ],
+)
+def test_what_the_hub_would_refuse_is_told_before_anything_runs(
+    tiny: Run, overrides: dict[str, Any], problem: str
+) -> None:
+    with pytest.raises(ConfigError) as err:
+        load_recipe("tiny", overrides)
+    assert problem in err.value.message
+
+
+def test_a_card_that_the_hub_would_refuse_is_not_written(tiny: Run) -> None:
+    recipe, before = load_recipe("tiny"), readme(tiny).read_bytes()
+    recipe = recipe.model_copy(update={"card": recipe.card.model_copy(update={"license": "aapche-2.0"})})
+    with pytest.raises(InputError, match=r"card of the adapter: license: found 'aapche-2\.0'") as err:
+        card.run(recipe, tiny, tiny.hidden("card"))
+    assert "mend card.license" in str(err.value.hint)
+    assert readme(tiny).read_bytes() == before
+
+
+def test_another_license_goes_by_its_name(tiny: Run) -> None:
+    recipe = load_recipe("tiny", {"card.license": "other", "card.license_name": "our-own"})
+    data = ModelCard(card.card(recipe, tiny, "merged")).data
+    assert (data.license, data.license_name) == ("other", "our-own")
+
+
+def test_a_number_that_is_none_is_not_written(tiny: Run) -> None:
+    path = tiny.stage("sweep") / "results.json"
+    results = json.loads(path.read_text())
+    results["chosen"]["gain"] = float("nan")
+    path.write_text(json.dumps(results))
+    with pytest.raises(InputError, match=r"ggez\.gain: found nan"):
+        card.card(load_recipe("tiny"), tiny, "merged")
+
+
+def test_results_on_registered_benchmarks_are_told_to_the_hub(tiny: Run, project: Path) -> None:
+    assert not (tiny.stage("card") / "adapter" / ".eval_results").exists()
+    path = project / "recipes" / "benchmarks" / "tiny-choice.yaml"
+    path.write_text(path.read_text() + "registered: {dataset: me/quiz, task: choice, revision: abc}\n")
+    made = run("tiny", project / "runs")
+    results = json.loads((made.stage("sweep") / "results.json").read_text())
+    chosen = next(p for p in results["points"] if p["alpha"] == results["chosen"]["alpha"])
+    for artefact in ("adapter", "merged"):
+        (file,) = (made.stage("card") / artefact / ".eval_results").iterdir()
+        assert file.name == "tiny-choice.yaml"
+        (entry,) = parse_eval_result_entries(yaml.safe_load(file.read_text()))
+        assert (entry.dataset_id, entry.task_id, entry.dataset_revision) == ("me/quiz", "choice", "abc")
+        assert entry.value == chosen["benchmarks"]["tiny-choice"]["value"]
+        assert (entry.date, entry.source_url) == (None, None)
+    path.write_text(path.read_text().replace("me/quiz", "quiz"))
+    assert ggez("validate", str(path)) == 2
+
+
+# ---------------------------------------------------------------------------------------------------------- by hand
+OWN = "## From the region\n\n```yaml\na: {{ b }} --- <!-- x -->\n```\n\n  Written in Kuala Lumpur: çà é ✓\n"
+
+
+def test_what_is_written_by_hand_stays(tiny: Run, project: Path) -> None:
+    untouched = {artefact: readme(tiny, artefact).read_bytes() for artefact in ("adapter", "merged")}
+    for path in (readme(tiny), readme(tiny, "merged")):
+        assert path.read_text().index(card.END) < path.read_text().index("## Provenance")
+    write_by_hand(readme(tiny), OWN)
+    written = readme(tiny).read_bytes()
+    assert ggez("card", "tiny") == 0
+    assert readme(tiny).read_bytes() == written
+    assert ggez("card", "tiny", "card.limits=Only at night.") == 0
+    assert f"{card.BEGIN}\n{OWN}{card.END}\n" in readme(tiny).read_text()
+    assert "Only at night." in readme(tiny).read_text()
+    assert OWN not in readme(tiny, "merged").read_text()
+    assert ggez("card", "tiny") == 0
+    assert readme(tiny).read_bytes() == written
+    assert ggez("push", "tiny", "--to", "hub") == 0
+    assert (project / "hub" / "ggez-hub" / "tiny-lora" / "README.md").read_bytes() == written
+    write_by_hand(readme(tiny), "")
+    readme(tiny).write_text(readme(tiny).read_text().replace(OWN, ""))
+    assert ggez("card", "tiny") == 0
+    assert {artefact: readme(tiny, artefact).read_bytes() for artefact in untouched} == untouched
+
+
+def test_text_of_the_same_length_as_what_it_took_the_place_of_stays(tiny: Run, project: Path) -> None:
+    expected = readme(tiny).read_text().replace(card.END, OWN + card.END)
+    size = readme(tiny).stat().st_size
+    write_by_hand(readme(tiny), OWN)
+    readme(tiny).write_bytes(readme(tiny).read_bytes()[:size])  # by deleting as much of what is generated
+    assert OWN in readme(tiny).read_text() != expected
+    assert ggez("push", "tiny", "--to", "hub") == 0
+    assert readme(tiny).read_text() == expected
+    assert (project / "hub" / "ggez-hub" / "tiny-lora" / "README.md").read_text() == expected
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (card.BEGIN, ""),
+        (card.END, ""),
+        (card.END, f"{card.END}\n{card.END}"),
+        (card.BEGIN, f"{card.BEGIN}\n{card.BEGIN}"),
+        (card.BEGIN, card.END),
+        (f"{card.BEGIN}\n{card.END}", "mine, without the lines"),
+    ],
+)
+def test_broken_lines_are_an_error_and_nothing_is_lost(
+    tiny: Run, project: Path, old: str, new: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    readme(tiny).write_text(text := readme(tiny).read_text().replace(old, new))
+    for command in (["card", "tiny"], ["run", "tiny"], ["push", "tiny", "--to", "hub"]):
+        assert ggez(*command) == 2
+        assert "runs/tiny/card/adapter/README.md: expected once each" in capsys.readouterr().err
+    assert readme(tiny).read_text() == text
+    assert not (project / "hub").exists()
+
+
+def test_a_card_of_an_earlier_version_is_written_anew(tiny: Run) -> None:
+    expected = readme(tiny).read_text()
+    readme(tiny).write_text(expected.replace(f"{card.BEGIN}\n{card.END}\n\n", ""))
+    path = tiny.stage("card") / MANIFEST
+    manifest = json.loads(path.read_text())
+    output = {"sha256": file_hash(readme(tiny)), "size": readme(tiny).stat().st_size}
+    manifest["outputs"]["adapter/README.md"] = output
+    manifest["inputs"]["template"] = "that of an earlier version"
+    path.write_text(json.dumps(manifest))
+    assert ggez("card", "tiny") == 0
+    assert readme(tiny).read_text() == expected
+
+
+def test_a_run_killed_as_it_put_the_card_in_place_loses_nothing(tiny: Run) -> None:
+    write_by_hand(readme(tiny), OWN)
+    tiny.stage("card").rename(tiny.folder / ".card.old")
+    assert ggez("card", "tiny") == 0
+    assert OWN in readme(tiny).read_text()
+
+
+def test_text_of_a_card_that_is_no_longer_made_is_not_thrown_away(tiny: Run) -> None:
+    recipe = load_recipe("tiny", {"train.method": "full"})
+    card.run(recipe, tiny, tiny.hidden("card"))
+    write_by_hand(readme(tiny), OWN)
+    with pytest.raises(InputError, match=r"adapter/README\.md: holds text written by hand"):
+        card.run(recipe, tiny, tiny.hidden("card"))
+
+
+def test_a_recipe_cannot_say_the_lines_of_the_card(tiny: Run) -> None:
+    with pytest.raises(InputError, match="the card's own"):
+        card.card(load_recipe("tiny", {"card.limits": f"None.\n\n{card.END}"}), tiny, "adapter")
+
+
+# ------------------------------------------------------------------------------------------------------------- the gate
+def test_a_card_below_the_gate_says_so_under_its_title(tiny: Run) -> None:
+    recipe, reasons = load_recipe("tiny"), ["gain 1.0%, expected 5%", "the interval\nholds 0"]
+    write_by_hand(readme(tiny), OWN)
+    text = card.card(recipe, tiny, "adapter", reasons)
+    plain = card.card(recipe, tiny, "adapter")
+    title, notice = ModelCard(text).text.strip().split("\n\n")[:2]
+    assert title.startswith("# Tiny")
+    assert notice.startswith("> **Published below the gate.**")
+    assert notice.endswith("> * gain 1.0%, expected 5%\n> * the interval holds 0")
+    assert text.replace(f"{notice}\n\n", "").replace("  below_gate: true\n", "") == plain
+    assert OWN in text
+    assert "below the gate" not in plain
+    assert card.facts(recipe, tiny, "adapter", reasons)["gate"] == reasons
+    assert "gate" not in card.facts(recipe, tiny, "adapter")

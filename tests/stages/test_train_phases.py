@@ -32,6 +32,7 @@ sweep: {{global: [one], regional: [two]}}
 """
 BENCHMARKS = {
     "embedding": "source: {reader: pocket, options: {test: 1}}\ntask: top1",
+    "open_clip": "source: {reader: pocket, options: {test: 1}}\ntask: top1",
     "diffusion": "source: {reader: pocket, options: {test: 1}}\ntask: drawing\nprompt: 'a {label}'\n"
     "judge: ggez-hub/pocket-base-embedding",
     "vlm": "source: {reader: pocket_questions, options: {test: 1}}\ntask: question",
