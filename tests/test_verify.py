@@ -137,18 +137,6 @@ def test_questions_are_picked_by_their_ids_and_not_by_their_order(tiny_run: Run)
     assert len({question.answer for question in some}) > 3, "not the first ones, which are all of one concept"
 
 
-@pytest.mark.parametrize("path", ["/etc/passwd", "../elsewhere.parquet"])
-def test_a_strangers_recipe_names_no_file_outside_the_current_folder(
-    repositories: tuple[Path, Path], path: str
-) -> None:
-    benchmark = Path("recipes", "benchmarks", "tiny-choice.yaml")
-    benchmark.write_text("title: Files\nsource: {reader: parquet}\ntask: choice\nrows: region\n")
-    recipe = repositories[0] / "recipe.yaml"
-    recipe.write_text(recipe.read_text().replace("path: null", f"path: {path}", 1))
-    with pytest.raises(InputError, match="outside the current folder"):
-        verify(str(repositories[0]))
-
-
 @pytest.mark.parametrize(
     ("claimed", "claimed_ci95", "measured", "ci95", "holds"),
     [

@@ -67,7 +67,8 @@ def honest(tmp_path_factory: pytest.TempPathFactory) -> Files:
         "schema": 1, "artefact": "adapter", "recipe": "evil", "family": "embedding", "region": "sea", "alpha": 0.4,
         "gain": 0.1, "retention": 0.99, "base": {"id": BASE, "revision": None}, "synthetic": True,
     }  # fmt: skip
-    results = {"region": "sea", "points": [measured(0.0), measured(0.4)], "chosen": JUDGED, "grp_best": JUDGED}
+    results = {"region": "sea", "globalization": {"value": 0.434}, "points": [measured(0.0), measured(0.4)],
+               "chosen": JUDGED, "grp_best": JUDGED}  # fmt: skip
     files = {name: (folder / name).read_bytes() for name in ("adapter_config.json", WEIGHTS)} | {
         "ggez.json": json.dumps(facts).encode(),
         "results.json": json.dumps(results).encode(),
