@@ -283,8 +283,8 @@ def _push_to_hub(recipe: Any, run: Any, yes: bool, private: bool, pr: bool, tag:
     gate.keep_hand_written(changes)
     title = recipe.card.title or recipe.title
     put(describe.push_plan(changes, None if pr else title, tag))
-    publish.check(changes, pr, tag)
     if not yes:
+        publish.check(changes, pr, tag)  # what would stop it is part of the plan
         say("nothing has been touched; to publish this, add --yes")
         return
     for url in publish.publish(changes, f"{run.folder.name}, by ggez_hub", pr, tag):

@@ -224,7 +224,7 @@ def test_interruption_says_how_to_go_on(capsys: pytest.CaptureFixture[str]) -> N
         (["grp", "--global", "1", "--regional", "2", "--globalization", "0.5"], {"grp", "globalization", "source"}),
         (["plan", RECIPE], {"recipe", "steps"}),
     ],
-    ids=lambda value: " ".join(value),
+    ids=lambda value: " ".join(sorted(value) if isinstance(value, set) else value),
 )
 def test_json_is_one_document_on_stdout_and_nothing_else(ggez: Ggez, arguments: list[str], keys: set[str]) -> None:
     code, out, err = ggez(*arguments, "--json")

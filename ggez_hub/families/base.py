@@ -1,12 +1,12 @@
 """What a family of models has to offer. A family is a module with these names; nothing inherits."""
 
 import importlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ggez_hub.errors import DependencyError
+from ggez_hub.errors import DependencyError, InputError
 from ggez_hub.hub import is_shipped
 
 if TYPE_CHECKING:
@@ -76,6 +76,17 @@ def place_of(base: str, revision: str | None) -> tuple[list[str], str]:
 def has_tokenizer(folder: Path) -> bool:
     """Whether a folder holds a tokenizer; without one transformers makes an empty one, and says nothing."""
     return any((folder / name).is_file() for name in TOKENIZERS)
+
+
+def check_complete(folder: Path, missing: Iterable[str]) -> None:
+    """Raises InputError for a model that transformers has loaded though tensors are missing, or the tokenizer."""
+    if names := sorted(missing):
+        raise InputError(
+            f"{folder}: damaged weights: {names[0]} and {len(names) - 1} others are not there",
+            "fetch or write the model again",
+        )
+    if not has_tokenizer(folder):
+        raise InputError(f"{folder}: no tokenizer files", "fetch or write the model again")
 
 
 def library(module: str, family: str) -> Any:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ggez_hub import device as devices
 from ggez_hub.errors import InputError
 from ggez_hub.families import _contrastive as contrastive
-from ggez_hub.families.base import Loaded, has_tokenizer, place_of, save, save_adapter
+from ggez_hub.families.base import Loaded, check_complete, place_of, save, save_adapter
 from ggez_hub.hub import HERE, UNREADABLE
 
 if TYPE_CHECKING:
@@ -55,13 +55,7 @@ def load(folder: Path, device: "torch.device | None" = None, dtype: "torch.dtype
     except UNREADABLE as err:
         raise InputError(f"{folder}: cannot be loaded as an embedding model: {err}") from err
     model, info = made
-    if not has_tokenizer(folder):
-        raise InputError(f"{folder}: no tokenizer files", "fetch or write the model again")
-    if missing := sorted(info["missing_keys"]):
-        raise InputError(
-            f"{folder}: damaged weights: {missing[0]} and {len(missing) - 1} others are not there",
-            "fetch or write the model again",
-        )
+    check_complete(folder, info["missing_keys"])
     if not (hasattr(model, "get_image_features") and hasattr(model, "get_text_features")):
         raise InputError(
             f"{folder}: {type(model).__name__} does not embed images and texts", "use a SigLIP class model"

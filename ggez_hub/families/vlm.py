@@ -18,7 +18,7 @@ from ggez_hub.families.base import (
     Query,
     Row,
     Share,
-    has_tokenizer,
+    check_complete,
     place_of,
     save,
     save_adapter,
@@ -94,13 +94,7 @@ def load(folder: Path, device: "torch.device | None" = None, dtype: "torch.dtype
             "use one such as Gemma3ForConditionalGeneration or Qwen2_5_VLForConditionalGeneration",
         ) from err
     model, info = made
-    if not has_tokenizer(folder):
-        raise InputError(f"{folder}: no tokenizer files", "fetch or write the model again")
-    if missing := sorted(info["missing_keys"]):
-        raise InputError(
-            f"{folder}: damaged weights: {missing[0]} and {len(missing) - 1} others are not there",
-            "fetch or write the model again",
-        )
+    check_complete(folder, info["missing_keys"])
     if not (hasattr(processor, "image_processor") and getattr(processor, "chat_template", None)):
         raise InputError(f"{folder}: has no chat template", "use a model that was trained to chat (-it, -Instruct)")
     return Loaded(model.to(device).eval(), processor, folder)

@@ -129,3 +129,13 @@ def test_pickles_and_code_are_not_even_fetched(hub_server: HubServer) -> None:
     there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     assert there == {"a.safetensors", "unet/b.safetensors", "config.json"}
     assert hub.commit_of(folder) == hub_server.repos["models", "someone/model"].refs["refs/heads/main"].sha
+
+
+@pytest.mark.parametrize(
+    "name", ["hf-hub:laion/CLIP-ViT-B-32-laion2B-s34B-b79K", "open_clip:ViT-B-32/laion2b_s34b_b79k"]
+)
+def test_names_of_open_clip_lead_to_the_hub(hub_server: HubServer, name: str) -> None:
+    repo_id = "laion/CLIP-ViT-B-32-laion2B-s34B-b79K"
+    sha = hub_server.add(repo_id, {"open_clip_config.json": b"{}"})
+    assert hub.commit_of(hub.fetch(name)) == sha
+    assert hub.base_name(Base(id=name)) == repo_id

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -98,20 +97,9 @@ def ggez(*arguments: str) -> int:
     return _guarded(lambda: cli.main(arguments, standalone_mode=False))
 
 
-@pytest.fixture(scope="module")
-def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("kept") / "runs"
-
-
 @pytest.fixture
-def tiny(project: Path, kept: Path) -> Run:
-    """The finished run of the tiny recipe."""
-    if kept.exists():
-        shutil.copytree(kept, project / "runs")
-    else:
-        run("tiny", project / "runs")
-        shutil.copytree(project / "runs", kept)
-    return Run(project / "runs" / "tiny")
+def tiny(tiny_run: Run) -> Run:
+    return tiny_run
 
 
 def readme(tiny: Run, artefact: str = "adapter") -> Path:
