@@ -501,7 +501,6 @@ def verify(repo_id: str, revision: str | None, questions: int, whole: bool, as_j
 
     from ggez_hub import verify as measuring
 
-    say("measuring")
     checked = measuring.verify(repo_id, revision, None if whole else questions)
     if as_json:
         put_json({"id": repo_id, "numbers": [asdict(each) | {"holds": each.holds} for each in checked]})

@@ -118,7 +118,7 @@ def push_plan(changes: Sequence[Change], collection: str | None, tag: str | None
     for change in changes:
         state = "new repository" if change.parent is None else f"on commit {change.parent[:8]}"
         head = f"{change.repo_id} ({'private' if change.private else 'public'}, {state})"
-        if change.nothing:
+        if change.is_done:
             lines.append(f"{head}: unchanged")
             continue
         total = sum(size(change.files[path]) for path in change.uploads)

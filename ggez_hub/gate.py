@@ -9,7 +9,7 @@ from ggez_hub import families, hub
 from ggez_hub.errors import InputError
 from ggez_hub.families.base import Query
 from ggez_hub.hub import publish
-from ggez_hub.hub.licenses import conflict
+from ggez_hub.hub.licenses import conflicts
 from ggez_hub.hub.publish import Change
 from ggez_hub.recipes import load_benchmark
 from ggez_hub.registry import load_region
@@ -76,8 +76,8 @@ def _percent(value: float | None) -> str:
 
 def _rights(recipe: Recipe) -> list[str]:
     """What stands against the declared license."""
-    of_base = conflict("base.license", recipe.base.license, recipe.card.license) if recipe.base.random is None else []
-    return of_base + conflict("data.license", recipe.data.license, recipe.card.license)
+    of_base = conflicts("base.license", recipe.base.license, recipe.card.license) if recipe.base.random is None else []
+    return of_base + conflicts("data.license", recipe.data.license, recipe.card.license)
 
 
 def keep_hand_written(changes: Sequence[Change]) -> None:
@@ -100,13 +100,14 @@ def _readme(change: Change) -> str:
 # ------------------------------------------------------------------------------------------------------------- measured
 def _measured(recipe: Recipe, run: Run) -> dict[str, Any]:
     """What takes a model or all pictures to find out; kept in the run folder until something it depends on changes."""
+    from tqdm import tqdm
+
     depends = {stage: run.outputs_hash(stage) for stage in ("filter", "sweep", "merge")} | {"versions": versions()}
     path = run.folder / MEASURED
     kept = read_json(path) if path.is_file() else None
     if isinstance(kept, dict) and kept.get("of") == depends and {"merged", "leaks"} <= kept.keys():
         return kept
-    names = (*recipe.sweep.global_, *recipe.sweep.regional, *recipe.sweep.beside)
-    region = load_region(recipe.region)
+    region, names = load_region(recipe.region), tqdm(recipe.sweep.benchmarks, desc="gate", unit=" benchmark")
     asked = {name: questions(load_benchmark(name), region, recipe.data.path)["test"] for name in names}
     found = {"of": depends, "merged": _answers_again(recipe, run, asked), "leaks": _shared_pictures(run, asked)}
     write_json(path, found)

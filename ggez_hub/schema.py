@@ -163,6 +163,11 @@ class Sweep(Strict):
     resamples: Positive = 2000  # bootstrap
     batch_size: Positive = 256
 
+    @property
+    def benchmarks(self) -> tuple[str, ...]:
+        """All that is measured: on the global side, on the regional side, beside."""
+        return (*self.global_, *self.regional, *self.beside)
+
     @field_validator("alphas")
     @classmethod
     def _with_ends(cls, alphas: tuple[float, ...]) -> tuple[float, ...]:

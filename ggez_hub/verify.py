@@ -125,7 +125,7 @@ def _check(recipe: Recipe, facts: Facts, results: Results) -> None:
     if len(set(regions.values())) > 1:
         raise InputError(f"the region is not the same everywhere: {regions}", "ask its publisher")
     points = {point.alpha: point for point in results.points}
-    names = {*recipe.sweep.global_, *recipe.sweep.regional, *recipe.sweep.beside}
+    names = set(recipe.sweep.benchmarks)
     for alpha in (0.0, facts.alpha, results.chosen.alpha):
         if alpha not in points or points[alpha].benchmarks.keys() != names:
             raise InputError(
@@ -136,9 +136,11 @@ def _check(recipe: Recipe, facts: Facts, results: Results) -> None:
 
 def _asked(recipe: Recipe, subset: int | None) -> dict[str, list[Question]]:
     """Some test questions of each benchmark, always the same ones; but for distances, which take all drawings."""
+    from tqdm import tqdm
+
     region = load_region(recipe.region)
     asked = {}
-    for name in (*recipe.sweep.global_, *recipe.sweep.regional, *recipe.sweep.beside):
+    for name in tqdm(recipe.sweep.benchmarks, desc="questions", unit=" benchmark"):
         benchmark = load_benchmark(name)
         if benchmark.measure == "distance":
             continue
@@ -164,10 +166,11 @@ def _answers(
 ) -> dict[str, list[Answers]]:
     """How good the answers are, by side."""
     import numpy as np
+    from tqdm import tqdm
 
     benchmarks = {name: load_benchmark(name) for name in asked}
     values: dict[str, list[Any]] = {name: [] for name in asked}
-    for alpha in alphas:
+    for alpha in tqdm(alphas, desc="verify", unit=" alpha"):
 
         def predict(queries: list[Query], alpha: float = alpha) -> list[Any]:
             return [answer[0] for answer in model.predict(queries, [alpha], BATCH)]

@@ -89,8 +89,7 @@ def used_by(kind: registry.Kind, name: str) -> list[str]:
     for recipe, path in registry.files("recipes").items():
         with contextlib.suppress(ConfigError):  # one that is not valid is told of elsewhere
             loaded = registry.read(Recipe, path)
-            sweep = loaded.sweep
-            names = (loaded.region,) if kind == "regions" else (*sweep.global_, *sweep.regional, *sweep.beside)
+            names = (loaded.region,) if kind == "regions" else loaded.sweep.benchmarks
             found += [recipe] if name in names else []
     return found
 
@@ -105,17 +104,13 @@ def missing(recipe: Recipe) -> Iterator[str]:
         yield f"its base, the output of recipe {base.recipe}"
     if readers.needs_path(recipe.data.reader) and not _is_here(recipe.data.path):
         yield f"its data {recipe.data.path or '(without data.path)'}"
-    for name in _asked(recipe):
+    for name in recipe.sweep.benchmarks:
         benchmark = recipes.load_benchmark(name)
         source = benchmark.source
         if source.path and not _is_here(source.path):
             yield f"the questions of {name}"
         if benchmark.judge and not hub.is_shipped(benchmark.judge):
             yield f"the judge {benchmark.judge} of {name}"
-
-
-def _asked(recipe: Recipe) -> tuple[str, ...]:
-    return (*recipe.sweep.global_, *recipe.sweep.regional, *recipe.sweep.beside)
 
 
 def _is_here(path: str | None) -> bool:
@@ -147,7 +142,9 @@ def rehearse(path: Path, recipe: Recipe) -> tuple[float, dict[str, Any]]:
         short["data.path"] = str(REPOSITORY / data.path)
     short |= {f"data.options.{name}": value for name, value in _few(data.options).items()}
     with tempfile.TemporaryDirectory() as folder:
-        for name in _asked(recipe):  # a folder `recipes` in the current one wins: the same questions, but fewer
+        for (
+            name
+        ) in recipe.sweep.benchmarks:  # a folder `recipes` in the current one wins: the same questions, but fewer
             benchmark = _shortened(recipes.load_benchmark(name))
             target = Path(folder, "recipes", "benchmarks", f"{name}.yaml")
             target.parent.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from ggez_hub import gate, load_recipe, run
 from ggez_hub.errors import InputError
-from ggez_hub.hub.licenses import conflict
+from ggez_hub.hub.licenses import conflicts
 from ggez_hub.runs import Run
 from ggez_hub.schema import Recipe
 
@@ -132,7 +132,7 @@ def test_licenses_of_base_and_data_are_both_looked_at(
     ],
 )
 def test_licenses_that_go_together(given: str, declared: str) -> None:
-    assert conflict("base.license", given, declared) == []
+    assert conflicts("base.license", given, declared) == []
 
 
 @pytest.mark.parametrize(
@@ -151,6 +151,6 @@ def test_licenses_that_go_together(given: str, declared: str) -> None:
     ],
 )
 def test_licenses_that_do_not(given: str | None, declared: str, word: str) -> None:
-    (reason,) = conflict("data.license", given, declared)
+    (reason,) = conflicts("data.license", given, declared)
     assert reason.startswith("data.license ")
     assert word in reason

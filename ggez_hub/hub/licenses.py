@@ -8,7 +8,7 @@ PERMISSIVE = {
 }  # fmt: skip
 
 
-def conflict(key: str, given: str | None, declared: str) -> list[str]:
+def conflicts(key: str, given: str | None, declared: str) -> list[str]:
     """Why a model may not carry the declared license; empty if it may.
 
     Args:

@@ -49,7 +49,7 @@ class Change:
         return self.added + self.changed
 
     @property
-    def nothing(self) -> bool:
+    def is_done(self) -> bool:
         """Whether the repository is there and as it should be."""
         return self.parent is not None and not (self.uploads or self.removed)
 
@@ -134,7 +134,7 @@ def check(changes: Sequence[Change], pull_request: bool = False, tag: str | None
         if pull_request and change.parent is None:
             raise InputError(f"{change.repo_id}: is not there, so nobody can be asked to take this", "leave out --pr")
         tagged = _tagged(change.repo_id, tag) if tag and change.parent else None
-        if tagged and not (change.nothing and tagged == change.parent):
+        if tagged and not (change.is_done and tagged == change.parent):
             raise InputError(f"{change.repo_id}: tag {tag!r} is on commit {tagged}", "give another --tag")
         if "README.md" in change.uploads:
             with hub.talking(change.repo_id):
@@ -167,7 +167,7 @@ def publish(
     for change in changes:
         with hub.talking(change.repo_id):
             commit = change.parent
-            if not change.nothing:
+            if not change.is_done:
                 url, commit = _proposed(change, message) if pull_request else _committed(change, message)
                 yield url
             if tag and not _tagged(change.repo_id, tag):
@@ -193,7 +193,7 @@ def _committed(change: Change, message: str) -> tuple[str, str]:
         if err.response.status_code not in (404, 412):
             raise
         now = compare(repo_id, change.files)
-        if not now.nothing:
+        if not now.is_done:
             raise
         return f"{api.endpoint}/{repo_id}/commit/{now.parent}", str(now.parent)
     return made.commit_url, made.oid
@@ -206,7 +206,7 @@ def _proposed(change: Change, message: str) -> tuple[str, str | None]:
     api = HfApi()
     refs = retried(api.list_repo_refs, change.repo_id, include_pull_requests=True).pull_requests or []
     for ref in sorted(refs, key=lambda ref: int(ref.name), reverse=True)[:LOOKED_AT]:
-        if compare(change.repo_id, change.files, revision=ref.ref).nothing:
+        if compare(change.repo_id, change.files, revision=ref.ref).is_done:
             return f"{api.endpoint}/{change.repo_id}/discussions/{ref.name}", None
     made = _unwrapped(_commit, change, message, change.parent, pull_request=True)  # once: two would be made
     return str(made.pr_url), None

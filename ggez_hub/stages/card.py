@@ -122,8 +122,7 @@ def facts(recipe: Recipe, run: Run, artefact: str, gate: Sequence[str] = ()) -> 
 
 def _registered(recipe: Recipe) -> dict[str, Registered]:
     """Benchmarks of a recipe that the Hub has registered."""
-    sweep = recipe.sweep
-    known = {name: load_benchmark(name).registered for name in (*sweep.global_, *sweep.regional, *sweep.beside)}
+    known = {name: load_benchmark(name).registered for name in recipe.sweep.benchmarks}
     return {name: place for name, place in known.items() if place}
 
 

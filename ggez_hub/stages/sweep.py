@@ -45,9 +45,8 @@ def inputs(recipe: Recipe, run: Run) -> dict[str, Any]:
 
 
 def _benchmarks(recipe: Recipe) -> dict[str, Benchmark]:
-    """The benchmarks of a recipe: of both sides, then those beside."""
-    sweep = recipe.sweep
-    return {name: load_benchmark(name) for name in (*sweep.global_, *sweep.regional, *sweep.beside)}
+    """The benchmarks of a recipe."""
+    return {name: load_benchmark(name) for name in recipe.sweep.benchmarks}
 
 
 def _judges(recipe: Recipe) -> dict[str, str]:

@@ -60,7 +60,7 @@ def commits(server: HubServer, repo_id: str = NAME) -> int:
 # ------------------------------------------------------------------------------------------------------------- the plan
 def test_plan_reads_and_writes_nothing(hub_server: HubServer, files: dict[str, Content]) -> None:
     change = publish.compare(NAME, files, private=True)
-    assert (change.parent, change.private, change.nothing) == (None, True, False)
+    assert (change.parent, change.private, change.is_done) == (None, True, False)
     assert set(change.uploads) == set(files)
     assert not written(hub_server)
     assert not hub_server.repos
@@ -109,7 +109,7 @@ def test_everything_arrives_in_one_commit(hub_server: HubServer, files: dict[str
 def test_the_same_twice_uploads_nothing(hub_server: HubServer, files: dict[str, Content]) -> None:
     push(files)
     hub_server.requests.clear()
-    assert publish.compare(NAME, files).nothing
+    assert publish.compare(NAME, files).is_done
     assert not written(hub_server)
 
 
