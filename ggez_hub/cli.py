@@ -501,6 +501,7 @@ def verify(repo_id: str, revision: str | None, questions: int, whole: bool, as_j
 
     from ggez_hub import verify as measuring
 
+    say("all questions" if whole else f"{questions} questions of each benchmark at most; --all asks all")
     checked = measuring.verify(repo_id, revision, None if whole else questions)
     if as_json:
         put_json({"id": repo_id, "numbers": [asdict(each) | {"holds": each.holds} for each in checked]})
