@@ -26,6 +26,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 from hypothesis import settings
 
 from ggez_hub import run
@@ -37,6 +38,12 @@ from tests.hub_server import HubServer
 
 settings.register_profile("ggez", deadline=None)  # a busy machine is no failure
 settings.load_profile("ggez")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Every test, and what it is the first to ask for, draws the same numbers whichever ran before it."""
+    torch.manual_seed(0)
 
 
 @pytest.fixture(autouse=True)
@@ -152,13 +159,11 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_adapter(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Path:
     """A LoRA on tiny_base in PEFT's format, as training leaves it: no tensor is zero, so it changes every layer."""
-    import torch
     from peft import LoraConfig, get_peft_model
 
     folder = tmp_path_factory.mktemp("tiny") / "adapter"
     config = LoraConfig(r=4, lora_alpha=6, target_modules=embedding.lora_targets())
     model = get_peft_model(embedding.load(tiny_base).model, config)
-    torch.manual_seed(0)
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.2)
