@@ -112,6 +112,8 @@ def cp(name: str, path: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(source, target)
     say(f"{target} written\nnext: edit it, then ggez validate {target}")
+    if kind == "regions":
+        say(f"      with other countries remove kof and kof_countries, which are those of {name}")
 
 
 @cli.command(epilog="Example: ggez new sea --family embedding")

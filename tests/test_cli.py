@@ -197,6 +197,13 @@ def test_a_file_where_a_folder_is_needed_is_no_bug(ggez: Ggez) -> None:
     assert Path("taken").read_text() == "mine"
 
 
+def test_a_copied_region_says_what_is_still_that_of_the_other(ggez: Ggez) -> None:
+    code, _, err = ggez("cp", "sea", "mine.yaml")
+    assert code == 0
+    assert "remove kof and kof_countries, which are those of sea" in err
+    assert "kof_countries" not in ggez("cp", RECIPE, "recipe.yaml")[2]
+
+
 def test_reader_of_the_output_may_leave_early() -> None:
     with subprocess.Popen(
         [*PROCESS, "show", RECIPE], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
