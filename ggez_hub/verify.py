@@ -92,7 +92,6 @@ def verify(name: str, revision: str | None = None, subset: int | None = SUBSET) 
         recipe = load_recipe(str(folder / "recipe.yaml"))
         alphas = (facts.alpha,) if facts.artefact == "merged" else tuple(dict.fromkeys((0.0, facts.alpha)))
         _check(recipe, facts, results)
-        card = hub.read_card(folder, name)
         points = {point.alpha: point for point in results.points}
         model = RegionalModel.from_pretrained(name, revision=hub.commit_of(folder))
         sides = _answers(model, recipe, _asked(recipe, subset), alphas)
@@ -116,7 +115,7 @@ def verify(name: str, revision: str | None = None, subset: int | None = SUBSET) 
         ]
         if len(alphas) == 2:
             found += _changes(results, sides, replicates)
-        return found + _contradictions(recipe, facts, results, card)
+        return found + _contradictions(recipe, facts, results, model.card)
 
 
 def _check(recipe: Recipe, facts: Facts, results: Results) -> None:

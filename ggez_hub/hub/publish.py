@@ -170,7 +170,7 @@ def publish(
             if not change.is_done:
                 url, commit = _proposed(change, message) if pull_request else _committed(change, message)
                 yield url
-            if tag and not _tagged(change.repo_id, tag):
+            if tag:  # which is new, or there on this very commit
                 retried(HfApi().create_tag, change.repo_id, tag=tag, revision=commit, exist_ok=True)
 
 

@@ -68,5 +68,5 @@ def described(name: str, revision: str | None = None) -> tuple[Path, Facts, Resu
         HubError: The Hub refused or cannot be reached.
     """
     with hub.naming(name):
-        folder = hub.fetch(name, revision, only=(hub.FACTS, "results.json", "README.md", "recipe.yaml"))
+        folder = hub.fetch(name, revision, only=(hub.FACTS, "results.json", "recipe.yaml"))
         return folder, hub.read(folder, hub.FACTS, Facts, name), hub.read(folder, "results.json", Results, name)
