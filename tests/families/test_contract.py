@@ -166,7 +166,7 @@ def test_micro_batches_give_the_loss_and_gradients_of_the_whole(
 def test_shares_of_several_processes_sum_to_the_whole(name: str, folder: Path) -> None:
     family = families.get(name)
     if name in EXCHANGING:
-        pytest.skip("tests/stages/test_processes.py")
+        pytest.skip("its processes exchange embeddings: tests/stages/test_processes.py")
     loaded = with_lora(family, folder)
     whole, expected = gradients(family, loaded, 1, None)
     for of in (2, 3):
