@@ -117,7 +117,8 @@ def push_plan(changes: Sequence[Change], collection: str | None, tag: str | None
     lines = []
     for change in changes:
         state = "new repository" if change.parent is None else f"on commit {change.parent[:8]}"
-        head = f"{change.repo_id} ({'private' if change.private else 'public'}, {state})"
+        kind = "" if change.kind == "model" else f"{change.kind} "
+        head = f"{kind}{change.repo_id} ({'private' if change.private else 'public'}, {state})"
         if change.is_done:
             lines.append(f"{head}: unchanged")
             continue

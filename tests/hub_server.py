@@ -35,6 +35,8 @@ LIBRARIES = {  # the file that tells the library when the card does not
     "config.json": "transformers",
 }
 RELATIONS = ("adapter", "finetune", "merge", "quantized")
+COLORS = ("red", "yellow", "green", "blue", "indigo", "purple", "pink", "gray")
+SPACE = b"---\ntitle: New\nemoji: \xf0\x9f\x90\xa8\ncolorFrom: red\ncolorTo: blue\nsdk: %s\napp_file: app.py\n---\n"
 LISTED = ("id", "modelId", "likes", "downloads", "private", "tags", "pipeline_tag", "library_name", "createdAt", "sdk")
 FULL = ("author", "sha", "gated", "disabled", "lastModified", "siblings")
 
@@ -215,7 +217,7 @@ def dig(value: Any, *keys: str) -> Any:
     return value
 
 
-def card_errors(text: str) -> Iterator[str]:
+def card_errors(text: str, kind: str = "models") -> Iterator[str]:
     """What is wrong with a card's metadata, as far as we know the Hub's rules."""
     try:
         card = front_matter(text)
@@ -227,6 +229,8 @@ def card_errors(text: str) -> Iterator[str]:
     if not isinstance(card, dict):
         yield "YAML metadata must be a mapping"
         return
+    if kind == "spaces":
+        yield from space_errors(card)
     for key in ("pipeline_tag", "library_name", "license", "license_name", "license_link"):
         if not isinstance(card.get(key, ""), str):
             yield f'"{key}" must be a string'
@@ -262,6 +266,22 @@ def card_errors(text: str) -> Iterator[str]:
                 yield f'"{at}.metrics" must be an array'
             elif any(not isinstance(dig(m, "type"), str) or dig(m, "value") is None for m in metrics):
                 yield f'"{at}.metrics" need a type and a value'
+
+
+def space_errors(card: dict[str, Any]) -> Iterator[str]:
+    """What is wrong with the keys that only Spaces have."""
+    for key in ("colorFrom", "colorTo"):
+        if card.get(key, "red") not in COLORS:
+            yield f'"{key}" must be one of {", ".join(COLORS)}'
+    for key in ("title", "emoji", "sdk", "sdk_version", "python_version", "app_file", "startup_duration_timeout"):
+        if not isinstance(card.get(key, ""), str):
+            yield f'"{key}" must be a string'
+    if len(str(card.get("short_description", ""))) > 60:
+        yield '"short_description" length must be less than or equal to 60 characters long'
+    for key in ("models", "datasets", "preload_from_hub"):
+        value = card.get(key, [])
+        if not isinstance(value, list) or strings(value) != value:
+            yield f'"{key}" must be an array of strings'
 
 
 def card_of(commit: Commit) -> dict[str, Any]:
@@ -414,7 +434,8 @@ class HubServer:
 
     def create(self, kind: str, repo_id: str, sdk: str | None = None) -> Repo:
         repo = self.repos[kind, repo_id] = Repo(kind, repo_id, sdk=sdk)
-        self.write(repo, "refs/heads/main", None, {".gitattributes": File(ATTRIBUTES)}, "initial commit")
+        files = {".gitattributes": File(ATTRIBUTES)} | ({"README.md": File(SPACE % sdk.encode())} if sdk else {})
+        self.write(repo, "refs/heads/main", None, files, "initial commit")
         return repo
 
     def write(self, repo: Repo, ref: str, parent: Commit | None, files: dict[str, File], *said: str) -> Commit:
@@ -500,6 +521,8 @@ def named(hub: HubServer, call: Call) -> tuple[str, str, dict[str, Any]]:
 @route("POST", "/api/repos/create", write=True)
 def create_repo(hub: HubServer, call: Call) -> Any:
     kind, repo_id, body = named(hub, call)
+    if kind == "spaces" and body.get("sdk") not in ("gradio", "docker", "static"):
+        raise refusal(400, "Invalid sdk")
     if (kind, repo_id) in hub.repos:
         url = hub.url + hub.repos[kind, repo_id].page
         raise refusal(409, f"You already created this {kind[:-1]} repo: {repo_id}", url=url)
@@ -518,8 +541,8 @@ def delete_repo(hub: HubServer, call: Call) -> Any:
 
 @route("POST", "/api/validate-yaml")
 def validate_yaml(hub: HubServer, call: Call) -> Any:
-    content = call.json()["content"]
-    errors = list(card_errors(content))
+    content, kind = call.json()["content"], f"{call.json().get('repoType') or 'model'}s"
+    errors = list(card_errors(content, kind))
     status = 400 if errors else 200
     if "text/plain" in (call.headers.get("Accept") or ""):
         return Reply(status, "\n".join(errors))
@@ -609,7 +632,7 @@ def commit(hub: HubServer, call: Call) -> Any:
                 del files[name]
     if header.get("parentCommit", parent.sha) != parent.sha:
         raise refusal(412, "A commit has happened since. Please refresh and try again.")
-    if "README.md" in files and (errors := list(card_errors(files["README.md"].content.decode()))):
+    if "README.md" in files and (errors := list(card_errors(files["README.md"].content.decode(), repo.kind))):
         raise refusal(400, "; ".join(errors))
     answer: dict[str, Any] = {"success": True}
     if call.flag("create_pr"):

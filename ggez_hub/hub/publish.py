@@ -6,14 +6,17 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from ggez_hub import hub
 from ggez_hub.errors import HubError, InputError
 from ggez_hub.runs import file_hash
 
 Content = Path | bytes  # of a file: where it lies, or what it says
+Kind = Literal["model", "dataset", "space"]  # of a repository
+MARKS: dict[Kind, str] = {"model": hub.FACTS, "space": "ggez_hub/__init__.py"}  # what our own ones hold
 WEIGHTS = (".safetensors", ".safetensors.index.json")  # stale ones would be loaded with the new ones
+PARTS = ("ggez_hub/", "models/", "repos.txt")  # of a Space, that a later version may no longer have
 MAX_TITLE = 59  # characters, of a collection
 LOOKED_AT = 5  # pull requests, the last ones
 RETRIED = (408, 425, 429, 500, 502, 503, 504)
@@ -32,7 +35,8 @@ class Change:
         private: Whether the repository is, or is to be, private.
         added: Paths to upload that are not there.
         changed: Paths to upload that hold something else there.
-        removed: Weights there that belong to none of the files.
+        removed: Paths there that belong to none of the files: weights, and of a Space its parts.
+        kind: What kind of repository it is.
     """
 
     repo_id: str
@@ -42,6 +46,7 @@ class Change:
     added: tuple[str, ...]
     changed: tuple[str, ...]
     removed: tuple[str, ...]
+    kind: Kind = "model"
 
     @property
     def uploads(self) -> tuple[str, ...]:
@@ -52,6 +57,11 @@ class Change:
     def is_done(self) -> bool:
         """Whether the repository is there and as it should be."""
         return self.parent is not None and not (self.uploads or self.removed)
+
+    @property
+    def page(self) -> str:
+        """Where it is on the Hub."""
+        return self.repo_id if self.kind == "model" else f"{self.kind}s/{self.repo_id}"
 
 
 def size(content: Content) -> int:
@@ -64,7 +74,13 @@ def sha256(content: Content) -> str:
     return hashlib.sha256(content).hexdigest() if isinstance(content, bytes) else file_hash(content)
 
 
-def compare(repo_id: str, files: Mapping[str, Content], private: bool = False, revision: str | None = None) -> Change:
+def compare(
+    repo_id: str,
+    files: Mapping[str, Content],
+    private: bool = False,
+    revision: str | None = None,
+    kind: Kind = "model",
+) -> Change:
     """What publishing these files would change; reads from the Hub, writes nothing.
 
     Args:
@@ -72,6 +88,7 @@ def compare(repo_id: str, files: Mapping[str, Content], private: bool = False, r
         files: Path in it -> content.
         private: How it is to be created.
         revision: To compare with something else than what is on `main`.
+        kind: What kind of repository it is.
 
     Raises:
         InputError: There is a repository of that name that ggez_hub did not write, or that is public and should not be.
@@ -84,17 +101,18 @@ def compare(repo_id: str, files: Mapping[str, Content], private: bool = False, r
     api = HfApi()
     with hub.talking(repo_id):
         try:
-            info = retried(api.model_info, repo_id, revision=revision)
+            info = retried(api.repo_info, repo_id, revision=revision, repo_type=kind)
         except GatedRepoError:
             raise
         except RepositoryNotFoundError:
-            return Change(repo_id, files, None, private, tuple(files), (), ())
-        tree = list(api.list_repo_tree(repo_id, recursive=True, revision=info.sha))  # which the client itself retries
+            return Change(repo_id, files, None, private, tuple(files), (), (), kind)
+        # Which the client itself retries.
+        tree = list(api.list_repo_tree(repo_id, recursive=True, revision=info.sha, repo_type=kind))
     there = {entry.path: entry for entry in tree if isinstance(entry, RepoFile)}
-    if hub.FACTS not in there and there.keys() - {".gitattributes", "README.md"}:
+    if kind in MARKS and MARKS[kind] not in there and there.keys() - {".gitattributes", "README.md"}:
         raise InputError(
             f"{repo_id}: holds something that ggez_hub did not write; it is left as it is",
-            "give another --namespace, or another name to the recipe",
+            "give another --namespace" + (", or another name to the recipe" if kind == "model" else ""),
         )
     if private and not info.private:
         raise InputError(f"{repo_id}: is public already", "make it private in its settings, or push without --private")
@@ -105,8 +123,14 @@ def compare(repo_id: str, files: Mapping[str, Content], private: bool = False, r
         bool(info.private),
         tuple(path for path in files if path not in there),
         tuple(path for path in files if path in there and not _same(files[path], there[path])),
-        tuple(sorted(path for path in there.keys() - files.keys() if path.endswith(WEIGHTS))),
+        tuple(sorted(path for path in there.keys() - files.keys() if _is_stale(path, kind))),
+        kind,
     )
+
+
+def _is_stale(path: str, kind: Kind) -> bool:
+    """Whether a file that is no longer published would do harm."""
+    return path.startswith(PARTS) if kind == "space" else path.endswith(WEIGHTS)
 
 
 def _same(content: Content, there: Any) -> bool:
@@ -133,12 +157,12 @@ def check(changes: Sequence[Change], pull_request: bool = False, tag: str | None
     for change in changes:
         if pull_request and change.parent is None:
             raise InputError(f"{change.repo_id}: is not there, so nobody can be asked to take this", "leave out --pr")
-        tagged = _tagged(change.repo_id, tag) if tag and change.parent else None
+        tagged = _tagged(change, tag) if tag and change.parent else None
         if tagged and not (change.is_done and tagged == change.parent):
             raise InputError(f"{change.repo_id}: tag {tag!r} is on commit {tagged}", "give another --tag")
         if "README.md" in change.uploads:
             with hub.talking(change.repo_id):
-                retried(ModelCard(_data(change.files["README.md"]).decode()).validate, repo_type="model")
+                retried(ModelCard(_data(change.files["README.md"]).decode()).validate, repo_type=change.kind)
 
 
 def publish(
@@ -171,7 +195,9 @@ def publish(
                 url, commit = _proposed(change, message) if pull_request else _committed(change, message)
                 yield url
             if tag:  # which is new, or there on this very commit
-                retried(HfApi().create_tag, change.repo_id, tag=tag, revision=commit, exist_ok=True)
+                retried(
+                    HfApi().create_tag, change.repo_id, tag=tag, revision=commit, exist_ok=True, repo_type=change.kind
+                )
 
 
 def _committed(change: Change, message: str) -> tuple[str, str]:
@@ -181,9 +207,11 @@ def _committed(change: Change, message: str) -> tuple[str, str]:
 
     api, repo_id, parent = HfApi(), change.repo_id, change.parent
     if parent is None:
-        retried(api.create_repo, repo_id, private=change.private, exist_ok=True)
-        now = compare(repo_id, change.files)
-        if len(now.added) < len(change.files):
+        sdk = "gradio" if change.kind == "space" else None
+        retried(api.create_repo, repo_id, private=change.private, exist_ok=True, repo_type=change.kind, space_sdk=sdk)
+        now = compare(repo_id, change.files, kind=change.kind)
+        written = {"README.md"} if sdk else set()  # by the Hub itself, into a new Space
+        if change.files.keys() - now.added - written:
             raise HubError(f"{repo_id}: somebody else has filled it meanwhile", "look at it, then push again")
         parent = now.parent
     try:
@@ -192,10 +220,10 @@ def _committed(change: Change, message: str) -> tuple[str, str]:
         # Ours may have arrived and its answer been lost on the way: then its parent, or a file to remove, has gone.
         if err.response.status_code not in (404, 412):
             raise
-        now = compare(repo_id, change.files)
+        now = compare(repo_id, change.files, kind=change.kind)
         if not now.is_done:
             raise
-        return f"{api.endpoint}/{repo_id}/commit/{now.parent}", str(now.parent)
+        return f"{api.endpoint}/{change.page}/commit/{now.parent}", str(now.parent)
     return made.commit_url, made.oid
 
 
@@ -204,10 +232,10 @@ def _proposed(change: Change, message: str) -> tuple[str, str | None]:
     from huggingface_hub import HfApi
 
     api = HfApi()
-    refs = retried(api.list_repo_refs, change.repo_id, include_pull_requests=True).pull_requests or []
-    for ref in sorted(refs, key=lambda ref: int(ref.name), reverse=True)[:LOOKED_AT]:
-        if compare(change.repo_id, change.files, revision=ref.ref).is_done:
-            return f"{api.endpoint}/{change.repo_id}/discussions/{ref.name}", None
+    refs = retried(api.list_repo_refs, change.repo_id, repo_type=change.kind, include_pull_requests=True).pull_requests
+    for ref in sorted(refs or [], key=lambda ref: int(ref.name), reverse=True)[:LOOKED_AT]:
+        if compare(change.repo_id, change.files, revision=ref.ref, kind=change.kind).is_done:
+            return f"{api.endpoint}/{change.page}/discussions/{ref.name}", None
     made = _unwrapped(_commit, change, message, change.parent, pull_request=True)  # once: two would be made
     return str(made.pr_url), None
 
@@ -219,16 +247,21 @@ def _commit(change: Change, message: str, parent: str | None, pull_request: bool
     operations: list[Any] = [CommitOperationAdd(path, _given(change.files[path])) for path in change.uploads]
     operations += [CommitOperationDelete(path) for path in change.removed]
     return HfApi().create_commit(
-        change.repo_id, operations, commit_message=message, parent_commit=parent, create_pr=pull_request
+        change.repo_id,
+        operations,
+        commit_message=message,
+        parent_commit=parent,
+        create_pr=pull_request,
+        repo_type=change.kind,
     )
 
 
-def _tagged(repo_id: str, name: str) -> str | None:
+def _tagged(change: Change, name: str) -> str | None:
     """The commit that has a tag."""
     from huggingface_hub import HfApi
 
-    with hub.talking(repo_id):
-        tags = retried(HfApi().list_repo_refs, repo_id).tags
+    with hub.talking(change.repo_id):
+        tags = retried(HfApi().list_repo_refs, change.repo_id, repo_type=change.kind).tags
     return next((ref.target_commit for ref in tags if ref.name == name), None)
 
 
@@ -237,7 +270,8 @@ def text(change: Change, path: str) -> str:
     from huggingface_hub import hf_hub_download
 
     with hub.talking(change.repo_id):
-        return Path(hf_hub_download(change.repo_id, path, revision=change.parent)).read_text(encoding="utf-8")
+        found = hf_hub_download(change.repo_id, path, revision=change.parent, repo_type=change.kind)
+        return Path(found).read_text(encoding="utf-8")
 
 
 def collect(title: str, repo_ids: Sequence[str], private: bool = False) -> str:
