@@ -516,6 +516,46 @@ def verify(repo_id: str, revision: str | None, questions: int, whole: bool, as_j
     say(f"{repo_id}: all {len(checked)} numbers hold within their intervals")
 
 
+# --------------------------------------------------------------------------------------------------------------- Spaces
+@cli.command(epilog="Example: ggez space playground --launch")
+@click.argument("name")
+@click.option("--launch", is_flag=True, help="Open it here; GRADIO_SERVER_NAME and GRADIO_SERVER_PORT say where.")
+@click.option("--push", "to_hub", is_flag=True, help="Publish it as a Hugging Face Space; --yes does it.")
+@click.option("--yes", is_flag=True, help="With --push: do it; without it the plan is shown.")
+@click.option("--repo", "repos", multiple=True, metavar="ID_OR_PATH", help="What it shows; may be given several times.")
+@click.option("--namespace", metavar="NS", help="With --push: whose Space (you, an organisation); default: yours.")
+def space(name: str, launch: bool, to_hub: bool, yes: bool, repos: tuple[str, ...], namespace: str | None) -> None:
+    """Open a Gradio app (playground, parity or annotate), or publish it."""
+    from ggez_hub import spaces
+
+    if launch == to_hub:
+        raise InputError("expected either --launch or --push", f"ggez space {name} --launch")
+    if launch:
+        from ggez_hub.spaces import page
+
+        page.serve(spaces.build(name, repos=repos), put)
+        return
+    _push_space(name, repos, namespace, yes)
+
+
+def _push_space(name: str, repos: Sequence[str], namespace: str | None, yes: bool) -> None:
+    from ggez_hub import describe
+    from ggez_hub.hub import publish
+    from ggez_hub.spaces import push as publishing
+
+    change = publishing.change(name, repos, namespace)
+    put(describe.push_plan([change], None, None))
+    if not yes:
+        publish.check([change])
+        say("nothing has been touched; to publish this, add --yes")
+        return
+    for url in publish.publish([change], f"{name}, by ggez_hub"):
+        say(url)
+    address = publishing.address(change.repo_id)
+    put(address)
+    say(f"next: {address}?logs=build shows how it is built\n      {publishing.NEXT[name]}")
+
+
 # --------------------------------------------------------------------------------------------------------------- ending
 def main() -> NoReturn:
     """Runs the command line and turns every outcome into an exit code."""

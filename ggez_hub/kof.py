@@ -87,6 +87,18 @@ def globalization_factor(region: str, year: int | None = None) -> float:
 
 def lookup(region: str, year: int | None = None) -> KofValue:
     """The globalization factor of a region with its source and year. Arguments and errors as globalization_factor."""
+    values, source = series(region)
+    found = max(values) if year is None else year
+    if found not in values:
+        raise InputError(
+            f"region {region!r} has no KOF value for {found}; there are values for {_spans(values)}",
+            "choose one of these years, or `ggez kof import FILE` with a newer official KOF file",
+        )
+    return KofValue(round(values[found] / 100, 12), source, found)  # rounded: 58.82 / 100 is 0.5882000000000001
+
+
+def series(region: str) -> tuple[dict[int, float], str]:
+    """All KOF values of a region by year, 0..100, and their source. Argument and errors as globalization_factor."""
     details = load_region(region)
     values, source = _imported_means(details.kof_countries or details.countries)
     if not values:
@@ -97,17 +109,15 @@ def lookup(region: str, year: int | None = None) -> KofValue:
             f"region {region!r} has no KOF value",
             "give globalization explicitly (0..1), or `ggez kof import FILE` with the official KOF file",
         )
-    found = max(values) if year is None else year
-    if found not in values:
-        raise InputError(
-            f"region {region!r} has no KOF value for {found}; there are values for {_spans(values)}",
-            "choose one of these years, or `ggez kof import FILE` with a newer official KOF file",
-        )
-    return KofValue(round(values[found] / 100, 12), source, found)  # rounded: 58.82 / 100 is 0.5882000000000001
+    return values, source
 
 
-def _imported_means(countries: Sequence[str]) -> tuple[dict[int, float], str]:
-    """Plain mean per year over the countries that have a value in it, and the source; empty without an import."""
+def imported() -> tuple[Table, str]:
+    """The imported values of every country by year, 0..100, and their source; both empty without an import.
+
+    Raises:
+        InputError: The import cannot be read.
+    """
     path = home() / "kof.json"
     if not path.is_file():
         return {}, ""
@@ -117,6 +127,12 @@ def _imported_means(countries: Sequence[str]) -> tuple[dict[int, float], str]:
         source = f"{COLUMN}, imported from {stored['name']} (sha256 {stored['sha256'][:12]})"
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as err:
         raise InputError(f"{path}: not a readable import: {err}", "`ggez kof import FILE` again, or delete it") from err
+    return table, source
+
+
+def _imported_means(countries: Sequence[str]) -> tuple[dict[int, float], str]:
+    """Plain mean per year over the countries that have a value in it, and the source; empty without an import."""
+    table, source = imported()
     return _means(table, countries), source
 
 

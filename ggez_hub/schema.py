@@ -250,6 +250,16 @@ class Read(BaseModel):
 Interval = tuple[float, float] | None
 
 
+class Part(Read):
+    """The value of a part of a benchmark's questions, such as those of a country."""
+
+    value: float
+    n: Positive
+
+
+PartName = Annotated[str, Field(max_length=200)]
+
+
 class Measured(Read):
     """The value of a benchmark at an alpha."""
 
@@ -257,6 +267,7 @@ class Measured(Read):
     ci95: Interval
     n: Positive
     metric: str
+    by: Annotated[dict[PartName, Annotated[dict[PartName, Part], Field(max_length=1000)]], Field(max_length=20)] = {}
 
 
 class Point(Read):
@@ -294,3 +305,4 @@ class Results(Read):
     points: tuple[Point, ...] = Field(min_length=1)
     chosen: Judged
     grp_best: Judged
+    synthetic: bool = False  # whether every question of it is

@@ -34,7 +34,7 @@ FOLDERS = {
     ".github/": "workflows: the same checks, and recipes of pull requests validated and tried",
     "recipes/": "recipes, one YAML file each; regions/ and benchmarks/ too",
     "cards/": "the template of model cards, and the cards of the pocket recipes",
-    "spaces/": "Gradio apps",
+    "spaces/": "the Gradio apps: one folder each, which is what a Hugging Face Space holds",
     "scripts/": "what maintainers run; docs.py writes this tree",
     "tests/": "mirrors the package",
 }

@@ -1,5 +1,7 @@
 """Runs the pocket recipes and keeps their cards and results under cards/pocket/, the golden examples.
 
+The adapters that travel with the playground are kept in its folder, too.
+
 python scripts/pocket.py [--bases] [--out runs] [RECIPE ...]
 """
 
@@ -8,8 +10,10 @@ import shutil
 from pathlib import Path
 
 from ggez_hub import hub, load_recipe, registry, run
+from ggez_hub.stages import push
 
 GOLDEN = Path(__file__).parents[1] / "cards" / "pocket"
+PLAYGROUND = GOLDEN.parents[1] / "spaces" / "playground" / "models"
 JUDGE = "pocket-judge"
 
 
@@ -32,6 +36,10 @@ def main() -> None:
         replace(GOLDEN / name, *(sweep / file for file in ("results.json", "parity.png", "samples.png")))
         for artefact in ("adapter", "merged"):
             shutil.copyfile(card / artefact / "README.md", GOLDEN / name / f"{artefact}.md")
+        recipe = load_recipe(name)
+        if (shown := PLAYGROUND / hub.repo_id(recipe, name, "adapter")).is_dir():
+            files = push.layout(recipe, done, "adapter").items()  # without plots, which lie in GOLDEN
+            replace(shown, *(file for path, file in files if isinstance(file, Path) and not path.endswith(".png")))
 
 
 def replace(target: Path, *sources: Path) -> None:

@@ -14,7 +14,7 @@ import click
 import pytest
 from safetensors import SafetensorError
 
-from ggez_hub import registry
+from ggez_hub import registry, spaces
 from ggez_hub.cli import _guarded, cli, main
 from ggez_hub.errors import GateError, HubError, InputError
 from ggez_hub.method import grp
@@ -75,7 +75,8 @@ def test_help_of_every_command_has_an_example_that_works(ggez: Ggez, path: tuple
     assert example[: len(path) + 1] == ["ggez", *path]
     parsed = command(path).make_context(" ".join(path), example[len(path) + 1 :])  # no such option: an error here
     for name in {"recipe", "name"} & parsed.params.keys():
-        assert any(parsed.params[name] in registry.files(kind) for kind in registry.KINDS), "nothing of that name"
+        known = [*spaces.names(), *(each for kind in registry.KINDS for each in registry.files(kind))]
+        assert parsed.params[name] in known, "nothing of that name"
     if overrides := parsed.params.get("overrides"):
         assert registry.parse_overrides(overrides)
 
