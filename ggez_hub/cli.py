@@ -426,6 +426,23 @@ def grp(
         say(f"globalization {globalization:g} ({source})")
 
 
+@cli.command("reproduce-paper", epilog="Example: ggez reproduce-paper --out reproduced")
+@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Also write figure 4 and reproduced.json.")
+@JSON
+def reproduce_paper(out: Path | None, as_json: bool) -> None:
+    """Recompute the paper's printed numbers from its printed scores: what reproduces, and with which globalization."""
+    from ggez_hub import reproduce
+
+    found = reproduce.recompute()
+    if as_json:
+        put_json(found)
+    else:
+        put(reproduce.text(found))
+    if out is not None:
+        for path in reproduce.write(found, out):
+            say(f"{path} written")
+
+
 @cli.group("kof")
 def kof_() -> None:
     """The KOF index behind the globalization factor."""

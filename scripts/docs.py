@@ -17,13 +17,13 @@ from typing import Any
 import click
 
 import layers
-from ggez_hub import describe, registry
+from ggez_hub import describe, registry, reproduce
 from ggez_hub.cli import cli
 from ggez_hub.data import readers
 from ggez_hub.schema import Recipe
 
 REPOSITORY = Path(__file__).parents[1]
-DOCUMENTS = ("README.md", "CONTRIBUTING.md")
+DOCUMENTS = ("README.md", "CONTRIBUTING.md", "docs/paper.md")
 RESULTS = REPOSITORY / "cards" / "pocket"
 SHOWN = "pocket-sea-embedding"  # whose table stands for what `ggez demo` prints
 BLOCK = re.compile(r"(<!-- begin:(\S+) -->\n).*?(<!-- end:\2 -->)", re.DOTALL)
@@ -158,6 +158,11 @@ def _percent(judged: Mapping[str, Any], key: str) -> str:
     return f"{judged[key]:.1%}" + (f" [{interval[0]:.1%}, {interval[1]:.1%}]" if interval else "")
 
 
+def paper_table() -> str:
+    """What ``ggez reproduce-paper`` prints."""
+    return _fence(reproduce.text(reproduce.recompute()))
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
     "tree": tree,
     "help": command_help,
@@ -165,6 +170,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "recipes": recipe_table,
     "demo": demo_table,
     "results": result_table,
+    "paper": paper_table,
 }
 
 

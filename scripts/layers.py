@@ -20,7 +20,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("recipes",),
     ("stages",),
     ("pipeline", "model", "gate"),
-    ("describe", "scaffold", "preview", "verify", "spaces"),
+    ("describe", "scaffold", "preview", "verify", "reproduce", "spaces"),
     ("cli",),
     ("__main__", ROOT),
 )

@@ -59,6 +59,8 @@ def decode(data: bytes) -> "Image":
 
     try:
         with Image.open(io.BytesIO(data)) as image:
+            if image.format == "EPS":  # a program: Pillow would have Ghostscript run it
+                raise BrokenImage("cannot be decoded: PostScript is no picture")
             if image.width * image.height > MAX_PIXELS:
                 raise BrokenImage(f"{image.width} x {image.height} pixels are more than {MAX_PIXELS}")
             return _rgb(image)

@@ -33,6 +33,7 @@ What a line lacks is null. `current` gives what counts: the last word of every r
 """
 
 import contextlib
+import errno
 import hashlib
 import itertools
 import json
@@ -44,6 +45,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -60,6 +62,8 @@ PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 QUESTIONS = ("correctness", "naturalness")  # asked of every picture
 REASONS = ("culture", "unclear", "other")  # the rater does not know it well, cannot see or read it
 MAX_COMMENT = 500  # characters
+MAX_RATERS = 2_000  # who sign in with whatever name, so that nobody fills the disk
+MAX_FILE = 8_000_000  # bytes of one of theirs, some 20,000 lines
 
 Text = Annotated[str, Field(min_length=1, max_length=10_000)]
 Label = Annotated[str, Field(min_length=1, max_length=200)]
@@ -100,6 +104,11 @@ class Item(Strict):
     image: Text | None = None
     candidates: tuple[Candidate, ...] = Field(min_length=1, max_length=6)
     synthetic: bool = False
+
+    @cached_property
+    def whole(self) -> str:
+        """All of it, in one text."""
+        return self.model_dump_json()
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
@@ -203,7 +212,7 @@ def _wrong(folder: Path, name: str) -> str | None:
             return f"image: no picture {name!r} ({', '.join(PICTURES)})"
         if path.stat().st_size > MAX_PICTURE:
             return f"image: {name!r} has more than {MAX_PICTURE} bytes"
-        with Image.open(path) as image:
+        with Image.open(path, formats=("PNG", "JPEG", "WEBP")) as image:  # Pillow knows some that are programs
             if image.width * image.height > MAX_PIXELS:
                 return f"image: {name!r} has more than {MAX_PIXELS} pixels"
     except (OSError, ValueError, RuntimeError, Image.DecompressionBombError) as err:
@@ -310,13 +319,16 @@ def rater_id(name: str, key: str) -> str:
 
 
 def token(rater: str, unit: Unit) -> str:
-    """What a unit is called towards a rater: it tells nothing. Units sorted by it are in the rater's random order."""
-    return _digest(rater, *map(str, unit.key))[:16]
+    """What a unit is called towards a rater: it tells nothing. Units sorted by it are in the rater's random order.
+
+    It is another one as soon as anything of the item changes, so nobody rates what they have not been shown.
+    """
+    return _digest(rater, unit.item.whole, str(unit.key[1]))[:16]
 
 
 def order(rater: str, item: Item) -> tuple[Candidate, ...]:
     """The candidates of an item in a rater's random order."""
-    return tuple(sorted(item.candidates, key=lambda candidate: _digest(rater, item.id, candidate.called)))
+    return tuple(sorted(item.candidates, key=lambda candidate: _digest(rater, item.whole, candidate.called)))
 
 
 def points(places: Sequence[int]) -> list[int]:
@@ -471,9 +483,10 @@ class Book:
         Raises:
             InputError: Nothing to go back to, or it cannot be saved.
         """
-        units = {unit.key: unit for unit in self.units}
         with self._alone():
-            last = next((key for key in reversed(self._of(rater).judged) if key in units), None)
+            own = self._of(rater)
+            units = {unit.key: unit for unit in self._for(own)}
+            last = next((key for key in reversed(own.judged) if key in units), None)
             if last is None:
                 raise InputError("there is nothing to go back to")
             self._add(rater, event="undone", **_about(units[last]))
@@ -485,7 +498,8 @@ class Book:
             self._refresh()
             records = [record for file in self._read.values() for record in file.judged.values()]
             damaged = [place for file in self._read.values() for place in file.damaged]
-            aside = [f"{p.name}:{n + 1}" for p in sorted(self.folder.glob("*.torn")) for n in range(_lines(p))]
+            torn = {path.name: path.read_bytes().count(b"\n") for path in sorted(self.folder.glob("*.torn"))}
+            aside = [f"{name}:{n + 1}" for name, lines in torn.items() for n in range(lines)]
             return records, damaged + aside
 
     def contents(self) -> dict[str, bytes]:
@@ -514,25 +528,33 @@ class Book:
     def _place(self, rater: str) -> Place:
         self._refresh()
         own = self._of(rater)
-        read = own.languages or ()
-        units = [unit for unit in self.units if unit.item.language is None or unit.item.language in read]
+        units = self._for(own)
         counts = Counter(
             key for file in self._read.values() for key, record in file.judged.items() if record.event == "rated"
         )
         unit = following(units, counts, own.judged, own.undone, rater)
-        before = [r.comment for r in own.records if unit and r.prompt_id and r.key == unit.key and r.comment]
+        said = [r.comment for r in own.records if unit and r.event in ("rated", "skipped") and r.key == unit.key]
         done = sum(unit.key in own.judged for unit in units)
-        return Place(rater, done, len(units), unit, before[-1] if before else "", read)
+        return Place(rater, done, len(units), unit, (said and said[-1]) or "", own.languages or ())
+
+    def _for(self, own: "_File") -> list[Unit]:
+        """The units in the languages that a rater reads."""
+        read = own.languages or ()
+        return [unit for unit in self.units if unit.item.language is None or unit.item.language in read]
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
-        """One at a time: in this process, and among processes."""
+        """One at a time: in this process, and among processes. Turns what a full or broken disk causes into words."""
         from filelock import FileLock
 
-        with self._guard, _saving():
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with FileLock(self.folder / ".lock", poll_interval=0.01):
-                yield
+        try:
+            with self._guard:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                with FileLock(self.folder / ".lock", poll_interval=0.01):
+                    yield
+        except OSError as err:
+            said = f"nothing was saved: {err.strerror or err}"
+            raise InputError(said, "try again; what was saved before is safe") from err
 
     def _of(self, rater: str) -> "_File":
         name = f"{rater}.jsonl"
@@ -555,23 +577,10 @@ class Book:
 
     def _add(self, rater: str, **said: Any) -> None:
         record = Record(rater=rater, time=datetime.now(UTC).isoformat(timespec="milliseconds"), **said)
-        line = record.model_dump_json(exclude_none=True).encode() + b"\n"
-        append(self.folder / f"{rater}.jsonl", line)
-
-
-@contextlib.contextmanager
-def _saving() -> Iterator[None]:
-    """Turns what a full or broken disk causes into words."""
-    try:
-        yield
-    except OSError as err:
-        raise InputError(
-            f"nothing was saved: {err.strerror or err}", "try again; what was saved before is safe"
-        ) from err
-
-
-def _lines(path: Path) -> int:
-    return path.read_bytes().count(b"\n")
+        path = self.folder / f"{rater}.jsonl"
+        if path.stat().st_size > MAX_FILE if path.exists() else len(files(self.folder)) >= MAX_RATERS:
+            raise InputError("there is no room for more", "tell those who asked you to rate")
+        append(path, record.model_dump_json(exclude_none=True).encode() + b"\n")
 
 
 def _about(unit: Unit) -> dict[str, Any]:
@@ -588,23 +597,21 @@ def append(path: Path, line: bytes) -> None:
     An unfinished line at the end, which only a power cut can leave, is put aside into a file beside it (``.torn``).
     """
     new = not path.exists()
-    with path.open("ab+") as file:
-        size = file.seek(0, os.SEEK_END)
-        file.seek(0)
-        whole = size if size == 0 or _last_byte(path) == b"\n" else file.read().rfind(b"\n") + 1
-        if whole < size:
-            file.seek(whole)
-            with path.with_suffix(".torn").open("ab") as aside:
-                aside.write(file.read().replace(b"\n", b" ") + b"\n")
-                aside.flush()
-                os.fsync(aside.fileno())
-            file.truncate(whole)
+    text = b"" if new else path.read_bytes()
+    whole = text.rfind(b"\n") + 1
+    if whole < len(text):
+        with path.with_suffix(".torn").open("ab") as aside:
+            aside.write(text[whole:] + b"\n")
+            aside.flush()
+            os.fsync(aside.fileno())
+        os.truncate(path, whole)
+    with path.open("ab", buffering=0) as file:  # what a buffer could not write it would write again at the end
         try:
-            file.write(line)
-            file.flush()
+            if file.write(line) < len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             os.fsync(file.fileno())
         except OSError:
-            os.truncate(path, whole)
+            file.truncate(whole)
             raise
     if new:  # its name, too
         place = os.open(path.parent, os.O_RDONLY)
@@ -612,12 +619,6 @@ def append(path: Path, line: bytes) -> None:
             os.fsync(place)
         finally:
             os.close(place)
-
-
-def _last_byte(path: Path) -> bytes:
-    with path.open("rb") as file:
-        file.seek(-1, os.SEEK_END)
-        return file.read()
 
 
 # ------------------------------------------------------------------------------------------------------------- analysis

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 Alphas = tuple[float, ...]  # one for each region
 SEARCH = ("embedding", "open_clip")
-MODELS = 4  # in memory at once
+MODELS = 4  # in memory at once, of pocket ones
 GRIDS = 64
 POINTS = 300  # of a grid, with those of the number box
 PICTURES = 24  # that are searched in
@@ -91,13 +91,14 @@ class Shelf:
     """
 
     def __init__(self, folder: Path, repos: Sequence[str] = ()) -> None:
-        shipped = folder / "models"
+        shipped = (folder / "models").resolve()
         self._places: dict[str, tuple[str, str | None]] = {}  # name: what loads it, revision
         for repo in repos or sorted(f"{p.parent.name}/{p.name}" for p in shipped.glob("*/*") if p.is_dir()):
             name, revision = split_revision(repo)
-            place = next((str(path) for path in (shipped / name, Path(name)) if path.is_dir()), name)
+            folders = () if revision else (shipped / name, Path(name))
+            local = next((path.resolve() for path in folders if path.is_dir()), None)
             # A folder of this machine is shown by the end of its path, which is the id that it would have on the Hub.
-            name = "/".join(Path(place).resolve().parts[-2:]) if place != name or Path(name).is_dir() else name
+            place, name = (str(local), "/".join(local.parts[-2:])) if local else (name, name)
             self._places[name] = place, revision
         if not self._places:
             raise InputError(f"{shipped}: no adapters", "name some with --repo")
@@ -106,7 +107,9 @@ class Shelf:
         self._model = lru_cache(maxsize=MODELS)(self._loaded)
         self._lock = threading.Lock()  # one model call at a time, also for equal questions
         self._grids: OrderedDict[Question, Grid] = OrderedDict()
-        self.examples = _examples(folder / "examples", self.names)
+        # Those of the adapters that travel with them: another one of the same name answers otherwise.
+        own = [name for name, (place, _) in self._places.items() if Path(place).is_relative_to(shipped)]
+        self.examples = _examples(folder / "examples", own)
 
     def adapter(self, name: str) -> Adapter:
         """What a repository says about its adapter; asked again where it could not be had.
@@ -120,7 +123,7 @@ class Shelf:
         if name in self._known:
             return self._known[name]
         place, revision = self._places[name]
-        with _called(place, name):
+        with _called(place, name), hub.naming(name):
             root = hub.fetch(place, revision, only=(hub.FACTS, "results.json"))
             facts = hub.read(root, hub.FACTS, Facts, name)
             if facts.artefact != "adapter":
@@ -148,6 +151,8 @@ class Shelf:
         from ggez_hub.model import RegionalModel
 
         first, *more = (self.adapter(name) for name in names)
+        if not first.facts.synthetic and not page.on_zero_gpu():
+            self._model.cache_clear()  # a model that is no pocket one may need all the memory
         with _called(first.place, first.name):
             try:
                 model = RegionalModel.from_pretrained(first.place, revision=first.revision)
@@ -250,8 +255,8 @@ def _called(place: str, name: str) -> Iterator[None]:
     try:
         yield
     except GgezError as err:
-        for form in (str(Path(place).resolve()), place):
-            err.message = err.message.replace(form, name)
+        for form, known in ((place, name), (str(hub.SHIPPED), hub.NAMESPACE)):
+            err.message = err.message.replace(form, known)
         raise
 
 
@@ -375,8 +380,8 @@ def _globalization(results: Results, said: Mapping[str, Any]) -> str:
     value, year, source = results.globalization.value, said.get("year"), str(said.get("source", ""))[:100]
     where = ", ".join(part for part in (source, str(year)[:4] if year else "") if part)
     return (
-        f"{region_title(results.region)}'s globalization factor is {value:.3f}{f' ({where})' if where else ''}: in the parity "
-        f"GRP the world's questions weigh {value:.0%} and the region's {1 - value:.0%}."
+        f"{region_title(results.region)}'s globalization factor is {value:.3f}{f' ({where})' if where else ''}: "
+        f"in the parity GRP the world's questions weigh {value:.0%} and the region's {1 - value:.0%}."
     )
 
 

@@ -105,7 +105,7 @@ def _adapter(entry: Entry) -> str:
             entry.retention_ci95,
         ),
     )
-    numbers = [f"{point.alpha:g}"]
+    numbers = [f"{point.alpha:g}<small>highest GRP: {entry.grp_best:g}</small>"]
     numbers += [text + (f"<small>{_percents(interval)}</small>" if interval else "") for text, interval in change]
     numbers.append(" → ".join(f"{p.grp(entry.globalization):.3f}" for p in (entry.points[0], point)))
     return (

@@ -13,7 +13,7 @@ from ggez_hub.schema import Facts, Interval, Recipe, Results
 from ggez_hub.scoring import paper
 from ggez_hub.spaces import split_revision
 
-MAX_UPLOAD = 2_000_000  # bytes of a results.json; one of the pocket's has 120,000
+MAX_UPLOAD = 1_000_000  # bytes of a results.json; one of the pocket's has 120,000
 MAX_POINTS = 200
 LARGEST = 1e6  # value of a benchmark, and number of questions
 KEPT = 0.98  # of the base's global quality, what most want to keep
@@ -46,6 +46,7 @@ class Entry:
         origin: Where its numbers are from.
         points: By rising alpha, the first of them at 0.
         chosen: The alpha that is recommended.
+        grp_best: The alpha of the highest parity, the paper's plain rule.
         group: What was asked: only qualities of the same group can be compared.
         places: By benchmark, the values of countries.
         metrics: By benchmark, what its values are.
@@ -60,6 +61,7 @@ class Entry:
     base: str
     points: tuple[Point, ...]
     chosen: float
+    grp_best: float
     globalization: float
     group: str
     gain_ci95: Interval = None
@@ -210,6 +212,7 @@ def _entry(name: str, results: Results, origin: str, family: str, base: str) -> 
         base=base,
         points=tuple(Point(point.alpha, point.global_, point.regional) for point in points),
         chosen=results.chosen.alpha,
+        grp_best=results.grp_best.alpha,
         globalization=results.globalization.value,
         group=f"{region_title(results.region)}: {of}",
         gain_ci95=results.chosen.gain_ci95,
@@ -226,9 +229,10 @@ def printed() -> list[Entry]:
         table = paper.table(number)
         points = [Point(row["alpha"], *(value / scale for value in qualities(row))) for row in table.records()]
         weight = kof.lookup(PAPER_REGION, 2023).value
+        best = max(points, key=lambda point: point.grp(weight)).alpha
         return Entry(
             name=f"paper: {name}", origin=table.source, region=PAPER_REGION, family=family, base=base,
-            points=tuple(points), chosen=max(points, key=lambda point: point.grp(weight)).alpha, globalization=weight,
+            points=tuple(points), chosen=best, grp_best=best, globalization=weight,
             group=f"paper, table {number}", places={}, metrics={},
         )  # fmt: skip
 

@@ -34,6 +34,7 @@ def described(adapter: Adapter) -> dict[str, Any]:
         "gain_ci95": chosen.gain_ci95,
         "retention": chosen.retention,
         "retention_ci95": chosen.retention_ci95,
+        "alpha_of_highest_grp": adapter.results.grp_best.alpha,
         "globalization": adapter.results.globalization.value,
         "globalization_in_words": adapter.globalization,
         "synthetic": adapter.facts.synthetic,
@@ -42,7 +43,7 @@ def described(adapter: Adapter) -> dict[str, Any]:
 
 def about(adapter: Adapter, last: bool) -> str:
     """An adapter in words, as HTML; the last one says what holds for all."""
-    chosen, region = adapter.results.chosen, html.escape(adapter.region)
+    chosen, best, region = adapter.results.chosen, adapter.results.grp_best, html.escape(adapter.region)
     said = []
     if chosen.gain is not None:
         said.append(f"the gain in regional quality is <b>{chosen.gain:+.0%}</b>{_between(chosen.gain_ci95, '+.0%')}")
@@ -52,7 +53,8 @@ def about(adapter: Adapter, last: bool) -> str:
         )
     return (
         f"<h2>{region}</h2><p>At the recommended α = {chosen.alpha:g}, {'; '.join(said) or 'nothing is known'}.</p>"
-        f"<p>{html.escape(adapter.globalization)}</p>"
+        f"<p>{html.escape(adapter.globalization)} The highest GRP is at α = {best.alpha:g}"
+        f"{f', where {best.retention:.1%} of the global quality stays' if best.retention is not None else ''}.</p>"
         + page.provenance(adapter.name, adapter.revision, adapter.facts.synthetic and last)
     )
 

@@ -16,14 +16,13 @@ import secrets
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
 from ggez_hub import registry
-from ggez_hub.errors import DependencyError, InputError
+from ggez_hub.errors import InputError
 from ggez_hub.schema import Strict
 from ggez_hub.scoring import ratings
 from ggez_hub.scoring.ratings import Book, Place, Unit
@@ -124,9 +123,20 @@ KEYS = """() => {
     mend();
 }"""
 ANSWERS = "(...values) => window.ggezAnswers ? window.ggezAnswers(...values) : values"
+# Two tabs may be open before a rater signs in, in both: that is one rater, so the browser has one key.
+OWN_KEY = """(name, key, read, language, who) => {
+    let own = who?.key;
+    try {
+        own ||= localStorage.ggezKey ||= Array.from(crypto.getRandomValues(new Uint8Array(16)),
+            (byte) => byte.toString(16).padStart(2, "0")).join("");
+    } catch {}  // where nothing may be kept, the server makes one
+    return [name, key, read, language, {...who, key: own}];
+}"""
 TO_THE_CARD = """() => {
-    if (!document.querySelector("#message .ggez-message"))
-        document.querySelector("#card")?.scrollIntoView({block: "nearest"});
+    const card = document.querySelector("#card");
+    if (document.querySelector("#message .ggez-message")) return;
+    card?.scrollIntoView({block: "nearest"});
+    card?.focus({preventScroll: true});  // from here a screen reader reads on
 }"""
 SPEAKS = "(language) => { document.documentElement.lang = language; }"
 
@@ -172,12 +182,15 @@ def card(place: Place, said: Mapping[str, str]) -> str:
     if unit is None:
         heading, text = ("done", "done_info") if place.total else ("nothing", "nothing")
         more = f"<p>{html.escape(said[text].format(total=place.total))}</p>" if text != heading else ""
-        return f'<div class="ggez-card" id="card"><p class="ggez-asked">{html.escape(said[heading])}</p>{more}</div>'
+        return (
+            f'<div class="ggez-card" id="card" tabindex="-1"><p class="ggez-asked">{html.escape(said[heading])}</p>'
+            f"{more}</div>"
+        )
     item = unit.item
     label, alt = ("asked", "picture_alt") if unit.candidate else ("question", "question_alt")
     language = f' lang="{item.language}"' if item.language else ""
     return (
-        f'<div class="ggez-card" id="card" data-unit="{ratings.token(place.rater, unit)}">'
+        f'<div class="ggez-card" id="card" tabindex="-1" data-unit="{ratings.token(place.rater, unit)}">'
         f'<p class="ggez-note">{html.escape(said[label])}'
         f" · {html.escape(_country(item.country))}</p>"
         f'<p class="ggez-asked"{language}>{html.escape(item.prompt)}</p>'
@@ -279,7 +292,8 @@ def _picture(path: Path) -> str:
         return "data:,"  # raters see its alternative text, and say that they cannot judge it
     picture.thumbnail((SHOWN, SHOWN))
     file = io.BytesIO()
-    picture.save(file, "WEBP", lossless=True)
+    lossless = max(picture.size) <= 256  # a large one at a third of the bytes, with a loss that nobody sees
+    picture.save(file, "WEBP", lossless=lossless, quality=95, method=2)
     return f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
@@ -302,7 +316,8 @@ def login_key(username: str) -> str:
 
 def comment_of(value: object) -> str:
     """A comment, or none, as `page.text` gives it."""
-    return page.text(value, "comment", ratings.MAX_COMMENT) if isinstance(value, str) and value.strip() else ""
+    seen = isinstance(value, str) and any(map(str.isprintable, value.strip()))
+    return page.text(value, "comment", ratings.MAX_COMMENT) if seen else ""
 
 
 def described(place: Place, **more: Any) -> dict[str, Any]:
@@ -341,10 +356,7 @@ def build(folder: Path, repos: Sequence[str] = ()) -> "gr.Blocks":
 
     Raises:
         InputError: There is no such thing to judge, or something is wrong with it.
-        DependencyError: A Space with a login lacks what that needs.
     """
-    if os.environ.get("OAUTH_CLIENT_ID") and not all(map(find_spec, ("authlib", "itsdangerous"))):
-        raise DependencyError("a login with Hugging Face needs more of gradio", 'pip install "gradio[oauth]"')
     from ggez_hub.hub import datasets
 
     only = (ratings.ITEMS, *(f"*{suffix}" for suffix in ratings.PICTURES))
@@ -594,7 +606,8 @@ def _raters_page(demo: "gr.Blocks", book: Book, texts: Texts, speaks: Mapping[st
     demo.load(None, js=KEYS, api_visibility="private")
     language.change(None, [language], js=SPEAKS, api_visibility="private")
     language.input(switched, [who, language], parts, **private)
-    gr.on([start.click, name.submit, key.submit], enter, [name, key, read, language, who], [who, *parts], **private)
+    entering = [start.click, name.submit, key.submit]
+    gr.on(entering, enter, [name, key, read, language, who], [who, *parts], js=OWN_KEY, **private)
     saving = [go_on.click(rated, [who, unit, language, comment, *questions], parts, js=ANSWERS, **private)]
     saving += [
         button.click(skipped(reason), [who, unit, language, comment], parts, js=ANSWERS, **private)
@@ -660,7 +673,7 @@ def _programs(book: Book) -> None:
 
 
 def _opened(key: object, admin_key: str) -> None:
-    if not isinstance(key, str) or not hmac.compare_digest(key.encode(), admin_key.encode()):
+    if not isinstance(key, str) or not hmac.compare_digest(key.encode(errors="replace"), admin_key.encode()):
         raise InputError("this is not the admin key", "whoever started the server can say it")
 
 

@@ -215,7 +215,7 @@ def build(folder: Path, repos: Sequence[str] = ()) -> "gr.Blocks":
             name, alpha = _first_place(entry)
             return (
                 gr.update(choices=list(entry.places), value=name),
-                gr.update(choices=_alphas(entry, name), value=f"{alpha:g}"),
+                gr.update(choices=_alphas(entry, name), value=_written(alpha)),
                 map_of(entry, name, alpha, _entries.one_of(shown, list(SHOWN), "choice"), bool(zoom)),
             )
 
@@ -258,9 +258,11 @@ def build(folder: Path, repos: Sequence[str] = ()) -> "gr.Blocks":
 
     def restore(request: gr.Request) -> tuple[Any, ...]:
         """What the address asks for, wherever it asks for something that is there."""
-        names = [entry.name for entry in catalogue.entries]
+        now = [entry.name for entry in catalogue.entries]
+        if not request.query_params and now == names:  # as built: what somebody has chosen meanwhile stays
+            return (gr.skip(),) * 11
         wanted = page.asked(request, "models")
-        listed = [name for name in (wanted or "").split(",") if name in names][:MODELS]
+        listed = [name for name in (wanted or "").split(",") if name in now][:MODELS]
         region, year = page.asked(request, "region"), page.asked(request, "year")
         places = mapped(())
         entry = places.get(page.asked(request, "map") or "", places[start_place])
@@ -271,13 +273,13 @@ def build(folder: Path, repos: Sequence[str] = ()) -> "gr.Blocks":
         shown = said if (said := page.asked(request, "show")) in SHOWN and said else "value"
         zoom = page.asked(request, "zoom") != "false"
         return (
-            gr.update(choices=names, value=listed or start),
+            gr.update(choices=now, value=listed or start),
             region if region in weights else start_region,
             int(year) if year and year.isdecimal() and int(year) in years else years[-1],
             _charts.lines(chosen(listed or start, ())),
             gr.update(choices=list(places), value=entry.name),
             gr.update(choices=list(entry.places), value=benchmark),
-            gr.update(choices=_alphas(entry, benchmark), value=f"{alpha:g}"),
+            gr.update(choices=_alphas(entry, benchmark), value=_written(alpha)),
             shown,
             zoom,
             map_of(entry, benchmark, alpha, shown, zoom),
@@ -338,7 +340,7 @@ def build(folder: Path, repos: Sequence[str] = ()) -> "gr.Blocks":
             quality = gr.Dropdown(list(first.places), value=benchmark, label="Quality", min_width=200)
         with gr.Row():
             map_alpha = gr.Radio(
-                _alphas(first, benchmark), value=f"{alpha:g}", label="Alpha (α)", min_width=280, scale=2
+                _alphas(first, benchmark), value=_written(alpha), label="Alpha (α)", min_width=280, scale=2
             )
             shown = gr.Radio([(text, key) for key, text in SHOWN.items()], value="value", label="Colour shows",
                              min_width=280, scale=2)  # fmt: skip
@@ -371,7 +373,7 @@ def build(folder: Path, repos: Sequence[str] = ()) -> "gr.Blocks":
         page.remember({"models": models, "region": region, "year": year, "map": map_model, "quality": quality,
                        "alpha": map_alpha, "show": shown, "zoom": zoom})  # fmt: skip
         # For programs alone, so that they are told in our words what they may ask for.
-        of_map = (("model", start_place), ("benchmark", benchmark), ("alpha", f"{alpha:g}"))
+        of_map = (("model", start_place), ("benchmark", benchmark), ("alpha", _written(alpha)))
         texts = [gr.Textbox(value, label=label, visible=False) for label, value in (*of_map, ("region", start_region))]
         compared = gr.JSON(start, label="models", visible=False)
         when = gr.Number(years[-1], label="year", visible=False)
@@ -410,7 +412,7 @@ def _kof_entry() -> list[Entry]:
         for code, row in table.items()
         if last in row and _entries.country(code)
     }
-    return [Entry(_entries.KOF, source, "world", "", "", (), 0.0, 0.0, "", places={name: {0.0: values}},
+    return [Entry(_entries.KOF, source, "world", "", "", (), 0.0, 0.0, 0.0, "", places={name: {0.0: values}},
                   metrics={name: "0 to 1"})]  # fmt: skip
 
 
@@ -430,7 +432,8 @@ def _row(entry: Entry) -> dict[str, Any]:
     point, base = entry.at(entry.chosen), entry.points[0]
     return {
         "name": entry.name, "origin": entry.origin, "region": entry.region, "family": entry.family, "base": entry.base,
-        "alpha": point.alpha, "gain": entry.gain(point), "gain_ci95": entry.gain_ci95,
+        "alpha": point.alpha, "alpha_of_highest_grp": entry.grp_best,
+        "gain": entry.gain(point), "gain_ci95": entry.gain_ci95,
         "retention": entry.retention(point), "retention_ci95": entry.retention_ci95,
         "globalization": entry.globalization, "grp_at_0": base.grp(entry.globalization),
         "grp": point.grp(entry.globalization), "synthetic": entry.synthetic, "below_gate": entry.below_gate,
@@ -460,11 +463,16 @@ def _first_place(entry: Entry) -> tuple[str, float]:
 
 
 def _alphas(entry: Entry, benchmark: str) -> list[str]:
-    return [f"{alpha:g}" for alpha in entry.places[benchmark]]
+    return [_written(alpha) for alpha in entry.places[benchmark]]
+
+
+def _written(alpha: float) -> str:
+    """All digits of an alpha, so that it is found again."""
+    return repr(alpha).removesuffix(".0")
 
 
 def _listed(values: Sequence[Any]) -> str:
-    return ", ".join(f"{value:g}" if isinstance(value, float) else str(value) for value in values)
+    return ", ".join(_written(value) if isinstance(value, float) else str(value) for value in values)
 
 
 def _whole(year: Any) -> int:

@@ -3,7 +3,7 @@
   const escaped = (text) => String(text).replace(/[&<>"'`]/g, (letter) => `&#${letter.charCodeAt(0)};`);
   const rounded = (alpha) => Math.round(alpha * 10000) / 10000;
   const short = (alpha) => (String(rounded(alpha)).length > 4 ? String(rounded(alpha)) : alpha.toFixed(2));
-  const percent = (share) => `${(100 * share).toFixed(share > 0.0995 && share < 0.9995 ? 0 : 1)}%`;
+  const percent = (share) => `${(100 * share).toFixed(share > 0.0995 && share < 0.995 ? 0 : 1)}%`;
   const colour = (kind, text) => `<span class="ggez-${kind}">${text}</span>`;
   const several = facts.regions.length > 1;
   const sliders = [alpha1, alpha2, alpha3].slice(0, facts.regions.length);

@@ -33,6 +33,11 @@ TEXTS = {
 EXAMPLES = 3  # cards
 GIVEN_UP = """(said) => said.replace(/<span class="ggez-wait">.*?<\\/span>/, "")"""
 SEEN = """() => document.querySelector(".ggez-status").scrollIntoView({block: "nearest", behavior: "smooth"})"""
+# Gradio calls them "Thumbnail 1 of 24", which tells nobody who cannot see them what they are.
+NAMED = """() => new MutationObserver(() => document.querySelectorAll(".ggez-pictures button").forEach((button) => {
+  const name = button.querySelector("img")?.alt;
+  if (name && button.ariaLabel !== name) button.ariaLabel = name;
+})).observe(document.body, {childList: true, subtree: true, attributeFilter: ["alt"]})"""
 INTRO = """<h1>Playground</h1><p>One number, the <b>regional α</b>, turns a model: at 0 it is the
 <b class="ggez-global">global base</b> that everybody uses, at 1 the <b class="ggez-regional">regional model</b>.
 Ask something, move α, and see what changes.</p>"""
@@ -108,7 +113,7 @@ def build(folder: Path, repos: Sequence[str] = ()) -> "gr.Blocks":
                         file_count="multiple", height=140, label="Pictures to search in (2 to 24)", **start["gallery"]
                     )
                 # Gradio would open it first, and say what went wrong in words for programmers.
-                upload.preprocess = _uploaded  # type: ignore[assignment,method-assign]
+                upload.preprocess = _uploaded  # type: ignore[method-assign]
                 options = gr.Textbox(
                     label="Options to choose from (optional)", lines=4, max_lines=asking.MAX_OPTIONS,
                     info="One on a line. Without them it writes an answer.", **start["options"],
@@ -233,6 +238,7 @@ def build(folder: Path, repos: Sequence[str] = ()) -> "gr.Blocks":
         running[0].success(None, **show).success(None, js=SEEN, **private)
         running[1].success(None, **show).failure(None, status, status, js=GIVEN_UP, **private)
         instead: dict[str, Any] = {"outputs": list(state.values()), "cancels": running, **private}
+        demo.load(None, js=NAMED, **private)
         demo.load(None, **show)
         restored = demo.load(restore, None, list(state.values()), **private).then(None, **show)
         restored.then(None, later, go, js="(key) => key", **private)  # in a step of its own: all fields are there then

@@ -29,7 +29,6 @@ EXTRAS = {"playground": ("spaces", "diffusion", "open_clip"), "parity": ("spaces
 # Instead of what is installed here: ZeroGPU has torch 2.8 to 2.11, and the Hub also installs gradio's extra mcp, which
 # wants no later pydantic.
 INSTEAD = {"torch": "2.11.0", "torchvision": "0.26.0", "pydantic": "2.12.5"}
-SDK = {"gradio": "gradio[oauth]"}
 MAX_PRELOADED = 10  # repositories
 PRELOADED = re.compile(r"[\w.+/-]+", re.ASCII)  # files whose name is no part of the list's own syntax
 NEXT = {
@@ -108,8 +107,13 @@ def files(name: str, repos: Sequence[str] = ()) -> dict[str, Content]:
     found: dict[str, Content] = _below(spaces.folder(name))
     found["requirements.txt"] = requirements(name).encode()
     shown = _datasets(repos) if name == "annotate" else [_model(repo, name == "playground") for repo in _once(repos)]
-    for each in shown:  # a copy takes the place of a shipped one of its name
-        found = {path: file for path, file in found.items() if not path.startswith(f"models/{each.line}/")}
+    for each in shown:  # a copy takes the place of a shipped one of its name, whose examples are not its own
+        found = {
+            path: file
+            for path, file in found.items()
+            if not path.startswith(f"models/{each.line}/")
+            and not (each.files and fnmatch(path, "examples/*.json") and f'"{each.line}"' in _text(file))
+        }
         found |= each.files
     if shown:
         found[spaces.REPOS] = "".join(f"{line}\n" for line in _once(each.line for each in shown)).encode()
@@ -145,11 +149,11 @@ def requirements(name: str) -> str:
     wanted = map(Requirement, importlib.metadata.requires("ggez_hub") or ())
     extras = [{"extra": extra} for extra in ("", *EXTRAS[name])]
     needed = {
-        canonicalize_name(each.name)
+        canonicalize_name(each.name): f"[{','.join(sorted(each.extras))}]" if each.extras else ""
         for each in wanted
         if each.marker is None or any(each.marker.evaluate(extra) for extra in extras)
     }
-    return "".join(f"{SDK.get(each, each)}=={_version(each)}\n" for each in sorted(needed))
+    return "".join(f"{package}{parts}=={_version(package)}\n" for package, parts in sorted(needed.items()))
 
 
 def _version(package: str) -> str:

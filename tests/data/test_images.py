@@ -104,10 +104,11 @@ def test_without_a_root_a_path_is_no_picture() -> None:
         (PICTURE[:20], "cannot be decoded"),
         (PICTURE[: len(PICTURE) // 2], "cannot be decoded"),
         (encoded(Image.effect_noise((64, 64), 80), "JPEG")[:900], "cannot be decoded"),
+        (encoded(Image.new("RGB", (4, 4)), "EPS"), "PostScript is no picture"),
         (huge(60_000, 60_000), "3600000000 pixels"),
         (huge(8001, 8000), "8001 x 8000 pixels are more than 64000000"),
     ],
-    ids=["nothing", "text", "svg", "head only", "truncated", "truncated jpeg", "bomb", "just too large"],
+    ids=["nothing", "text", "svg", "head only", "truncated", "truncated jpeg", "program", "bomb", "just too large"],
 )
 def test_what_is_no_whole_picture_is_refused(data: bytes, message: str) -> None:
     with pytest.raises(BrokenImage, match=message):

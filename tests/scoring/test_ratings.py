@@ -4,6 +4,7 @@ import itertools
 import json
 import os
 import random
+import resource
 import threading
 from collections import Counter
 from pathlib import Path
@@ -85,6 +86,7 @@ def test_items_are_read_as_units_one_for_each_picture_and_one_for_each_set_of_an
         (drawn("a", candidates=[{"model": "m", "image": "items.jsonl"}]), "no picture 'items.jsonl'"),
         (drawn("a", candidates=[{"model": "m", "image": "none.png"}]), "no picture 'none.png'"),
         (drawn("a", candidates=[{"model": "m", "image": "text.png"}]), "cannot be read"),
+        (drawn("a", candidates=[{"model": "m", "image": "script.png"}]), "cannot be read"),
         (drawn("a", candidates=[{"model": "m", "alpha": 2, "image": "a.png"}]), "alpha: "),
         (answered("a", language=None), "task answers has a language"),
         (answered("a", "only one"), "two candidates at least"),
@@ -95,6 +97,7 @@ def test_what_is_wrong_with_an_item_is_said_with_its_line(tmp_path: Path, row: A
     Image.new("RGB", (4, 4)).save(tmp_path / "secret.png")
     (folder / "link.png").symlink_to(tmp_path / "secret.png")
     (folder / "text.png").write_text("no picture")
+    Image.new("RGB", (4, 4)).save(folder / "script.png", "EPS")  # which Pillow would have Ghostscript run
     with pytest.raises(ConfigError) as caught:
         ratings.load(folder)
     assert all(said.startswith(f"{folder / 'items.jsonl'}:2") for said in caught.value.problems)
@@ -257,6 +260,34 @@ def test_undo_goes_back_and_the_new_rating_counts_alone(tmp_path: Path) -> None:
         Book(tmp_path / "other", book.units).undo("ana")
 
 
+def test_going_back_and_giving_no_comment_leaves_none(tmp_path: Path) -> None:
+    book = book_of(tmp_path, drawn("a", 1))
+    book.sign_in("ana", [])
+    for comment in ("was wrong", ""):
+        book.rate("ana", called(book, "ana"), [1, 1], comment)
+        assert book.undo("ana").comment == comment
+
+
+def test_undo_leaves_what_is_in_a_language_that_the_rater_has_put_away(tmp_path: Path) -> None:
+    book = book_of(tmp_path, answered("en1"), answered("th1", language="th"))
+    for language in ("en", "th"):
+        book.sign_in("ana", [language])
+        book.rate("ana", called(book, "ana"), [1, 1, 1])
+    book.sign_in("ana", ["en"])
+    place = book.undo("ana")
+    assert (place.done, place.unit and place.unit.item.id) == (0, "en1")
+    assert [record.prompt_id for record in ratings.current(book.folder)] == ["th1"]
+
+
+def test_what_was_shown_before_its_item_changed_is_not_put_down_to_another_answer(tmp_path: Path) -> None:
+    book = book_of(tmp_path, answered("why", "good", "bad"))
+    book.sign_in("ana", ["en"])
+    shown = called(book, "ana")
+    after = book_of(tmp_path, answered("why", "bad", "good"))  # a restart with other items
+    with pytest.raises(InputError, match="no such thing to rate"):
+        after.rate("ana", shown, [1, 2])
+
+
 def test_what_cannot_be_judged_is_counted_apart_and_left_to_others(tmp_path: Path) -> None:
     book = book_of(tmp_path, drawn("a", 2))
     book.sign_in("ana", [])
@@ -388,28 +419,52 @@ def test_a_rating_that_cannot_be_saved_is_not_there(tmp_path: Path, monkeypatch:
     book = book_of(tmp_path, drawn("a", 1))
     book.sign_in("ana", [])
     before = (book.folder / "ana.jsonl").read_bytes()
+    written: list[bytes] = []
 
     def full(file: int) -> None:
+        written.append((book.folder / "ana.jsonl").read_bytes())
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
         with pytest.raises(InputError, match="nothing was saved: No space left on device"):
             book.rate("ana", called(book, "ana"), [3, 3])
+    assert [text.count(b"\n") for text in written] == [2]  # all of the line was there when the disk was asked for it
     assert (book.folder / "ana.jsonl").read_bytes() == before
     assert book.rate("ana", called(book, "ana"), [3, 3]).done == 1
 
 
-def test_a_rating_is_on_the_disk_before_the_next_thing_is_given(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_disk_that_is_full_in_the_middle_of_a_line_keeps_nothing_of_it(tmp_path: Path) -> None:
     book = book_of(tmp_path, drawn("a", 1))
     book.sign_in("ana", [])
-    synced: list[int] = []
-    fsync = os.fsync
-    monkeypatch.setattr(os, "fsync", lambda file: (synced.append(os.fstat(file).st_size), fsync(file))[1])
-    book.rate("ana", called(book, "ana"), [3, 3])
-    assert synced == [(book.folder / "ana.jsonl").stat().st_size]
+    path = book.folder / "ana.jsonl"
+    before = path.read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for room in (1, 300, 500):  # of a line of more than 500 bytes
+        resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + room, hard))
+        try:
+            with pytest.raises(InputError, match="nothing was saved"):
+                book.rate("ana", called(book, "ana"), [3, 3], "x" * 400)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert path.read_bytes() == before
+    assert book.rate("ana", called(book, "ana"), [3, 3]).done == 1
+
+
+def test_there_is_an_end_to_raters_and_to_what_one_of_them_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ratings, "MAX_RATERS", 2)
+    book = book_of(tmp_path, drawn("a", 2))
+    for rater in ("ana", "budi"):
+        book.sign_in(rater, [])
+    with pytest.raises(InputError, match="no room for more"):
+        book.sign_in("chai", [])
+    assert book.rate("ana", called(book, "ana"), [1, 1]).done == 1
+    monkeypatch.setattr(ratings, "MAX_FILE", 100)
+    with pytest.raises(InputError, match="no room for more"):
+        book.undo("ana")
+    assert len(ratings.current(book.folder)) == 1
 
 
 # ------------------------------------------------------------------------------------------------------------- analysis

@@ -80,6 +80,10 @@ def test_the_table_has_every_pocket_adapter_and_the_papers_models(client: Client
         assert (row["gain"], row["retention"]) == pytest.approx((chosen["gain"], chosen["retention"]))
     assert rows["pocket-sea-vlm"]["below_gate"]  # it keeps 97.9%, and its recipe asks for 98%
     assert not rows["pocket-na-embedding"]["below_gate"]
+    assert {name: row["alpha_of_highest_grp"] for name, row in rows.items() if name.startswith("pocket-")} == {
+        path.parent.name: results(path.parent.name)["grp_best"]["alpha"] for path in CARDS.glob("*/results.json")
+    }
+    assert "highest GRP: 0.5<" in client.predict(order="name", api_name="/retry")[0]
     printed = rows["paper: SEA-Gemma-3"]
     assert (printed["alpha"], round(printed["gain"], 3), round(printed["retention"], 3)) == (0.1, 0.133, 1.014)
     assert printed["below_gate"] is None
@@ -208,7 +212,7 @@ POINTS = results("pocket-sea-vlm")["points"]
 HOSTILE = {
     "not JSON": ("\x00\x01PNG", "cannot be read"),
     "not a mapping": ("[1, 2]", "expected a mapping"),
-    "too large": (" " * (_entries.MAX_UPLOAD + 1), "2000000 at most"),
+    "too large": (" " * (_entries.MAX_UPLOAD + 1), f"{_entries.MAX_UPLOAD} at most"),
     "nested deeply": ("[" * 100_000 + "]" * 100_000, "nested too deeply"),
     "nested deeply in a key": ('{"region": ' + "[" * 900 + "]" * 900 + "}", "recursion limit"),
     "not a number": (json.dumps(changed()).replace("0.6852638888888889", "NaN"), "grp"),
@@ -252,6 +256,15 @@ def test_what_an_upload_says_is_shown_as_text(newcomer: Client, tmp_path: Path) 
     assert "<img" not in shown
     assert "\u202e" not in shown
     assert "x" * 70 not in shown
+
+
+def test_an_alpha_of_many_digits_can_be_chosen_as_it_is_written(newcomer: Client, tmp_path: Path) -> None:
+    own = changed(points=[POINTS[0], POINTS[1] | {"alpha": 1 / 3}, *POINTS[2:]])
+    newcomer.predict(file=handle_file(write(tmp_path, own)), order="name", models=[], api_name="/upload")
+    asked = {"model": "uploaded: pocket-sea-vlm", "benchmark": "pocket-regional-open"}
+    listed = refusal(newcomer, "/countries", **asked, alpha="0.3").partition("one of ")[2]
+    alpha = listed.split(", ")[2]
+    assert newcomer.predict(**asked, alpha=alpha, api_name="/countries")["alpha"] == 1 / 3
 
 
 # ------------------------------------------------------------------------------------------- other adapters than ours

@@ -144,7 +144,7 @@ def test_an_uploaded_file_joins_the_table_and_the_lines(visit: Visit, served: Se
     expect(page.get_by_text("points: is missing")).to_be_visible()
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("scheme", [pytest.param("light", marks=pytest.mark.slow), "dark"])
 def test_a_phone_shows_all_without_sideways_scrolling_and_without_barriers(
     scheme: str, visit: Visit, served: Served
 ) -> None:

@@ -16,11 +16,13 @@ import pytest
 from gradio_client import Client, handle_file
 from PIL import Image
 
-from ggez_hub import RegionalModel, registry
+from ggez_hub import RegionalModel, registry, spaces
+from ggez_hub.errors import InputError
 from ggez_hub.families.base import Query
 from ggez_hub.pocket import atlas
 from ggez_hub.spaces import _asking as asking
 from ggez_hub.spaces._asking import Question, Shelf
+from ggez_hub.spaces.playground import _state
 from tests.spaces.conftest import Served
 
 PLACE = registry.data_root() / "spaces" / "playground"
@@ -149,6 +151,9 @@ def test_an_adapter_is_described_with_its_interval_and_kof_in_words(client: Clie
     said = client.predict(adapter=SEARCH, api_name="/describe")
     assert (said["alpha"], said["region"], said["synthetic"]) == (0.5, "sea", True)
     assert said["gain_ci95"][0] < said["gain"] < said["gain_ci95"][1]
+    best = Shelf(PLACE).adapter(SEARCH).results.grp_best
+    assert said["alpha_of_highest_grp"] == best.alpha
+    assert f"The highest GRP is at α = {best.alpha:g}" in _state(Shelf(PLACE), [SEARCH])["about"]["value"]
     assert "Southeast Asia's globalization factor is 0.434" in said["globalization_in_words"]
     assert "the world's questions weigh 43% and the region's 57%" in said["globalization_in_words"]
 
@@ -173,6 +178,13 @@ def test_examples_are_listed_and_are_what_the_model_answers(client: Client) -> N
     decoded = [[np.array(asking.decoded(data), int) for data in pair] for pair in pairs]
     assert max(np.abs(one - other).max() for one, other in decoded) <= 2  # another processor rounds otherwise
     assert sum(path.stat().st_size for path in (PLACE / "examples").iterdir()) < 1_000_000
+
+
+def test_an_adapter_of_a_shipped_ones_name_gets_none_of_its_answers(tmp_path: Path) -> None:
+    own = shutil.copytree(PLACE / "models" / VLM, tmp_path / VLM)
+    assert Shelf(PLACE, [VLM]).examples
+    assert not Shelf(PLACE, [str(own)]).examples
+    assert not Shelf(PLACE, [f"{VLM}@{'0' * 40}"]).examples, "another commit was asked for"
 
 
 # -------------------------------------------------------------------------------------------------------------- hostile
@@ -200,6 +212,10 @@ def test_what_cannot_be_asked_is_refused_in_a_sentence(
     adapter: str, given: dict[str, Any], said: str, client: Client
 ) -> None:
     assert said in refusal(client, adapter, **given)
+
+
+def test_every_region_needs_an_alpha(client: Client) -> None:
+    assert "1, expected 2" in refusal(client, SEARCH, "/exact", also=[OTHER], text="tarsier", alphas="0.5")
 
 
 @pytest.mark.parametrize("alphas", ["2", "-0.1", "nan", "inf", "half", "0.2,0.3,", "1e999"])
@@ -256,13 +272,27 @@ def test_an_odd_picture_is_answered(name: str, client: Client, tmp_path: Path) -
     assert len(view["texts"]) == len(GRID)
 
 
-def test_no_file_of_the_server_can_be_asked_about(served: Served) -> None:
-    for path in (PLACE / "examples" / "13-drawing.png", Path("/etc/passwd")):
-        file = {"path": str(path), "meta": {"_type": "gradio.FileData"}}
-        call = f"{served.url}gradio_api/call/compare"
-        started = httpx.post(call, json={"data": [VLM, [], "What is this?", "", file, "", None, 0]}).raise_for_status()
-        assert "event: error" in httpx.get(f"{call}/{started.json()['event_id']}", timeout=60).text
-        assert httpx.get(f"{served.url}gradio_api/file={path}").status_code == 403
+def called(served: Served, api_name: str, *given: Any) -> str:
+    """What the server says to a call that no client library would make."""
+    call = f"{served.url}gradio_api/call/{api_name}"
+    started = httpx.post(call, json={"data": given}).raise_for_status()
+    return httpx.get(f"{call}/{started.json()['event_id']}", timeout=60).text
+
+
+@pytest.mark.parametrize("marked", [{}, {"meta": {"_type": "gradio.FileData"}}])
+def test_no_file_of_the_server_can_be_asked_about(served: Served, marked: dict[str, Any]) -> None:
+    for path in (PLACE / "examples" / "13-drawing.png", Path("/etc/passwd"), Path("/nowhere")):
+        file = {"path": str(path), **marked}
+        said = called(served, "compare", VLM, [], "What is this?", "", file, "", None, 0)
+        assert ("not uploaded" if marked else "no picture was given") in said
+        assert httpx.get(f"{served.url}gradio_api/file={path}").status_code in (403, 404)
+
+
+def test_names_of_a_wrong_kind_are_refused_in_a_sentence(served: Served) -> None:
+    assert "expected a name" in called(served, "compare", [SEARCH], [], "kris", "", None, "", None, 0)
+    assert "expected a name" in called(served, "compare", SEARCH, OTHER, "kris", "", None, "", None, 0)
+    assert "not offered here" in called(served, "describe", {"a": 1})
+    assert "not offered here" in called(served, "examples", [SEARCH])
 
 
 # ---------------------------------------------------------------------------------------------------- many, and failing
@@ -294,15 +324,16 @@ def test_twenty_users_at_once_get_their_own_answers_or_are_told_to_wait(served: 
     assert answered
 
 
-def test_adapters_that_fail_leave_the_page_alive(serve: Callable[..., Served], tmp_path: Path) -> None:
+def test_adapters_that_fail_leave_the_page_alive(tmp_path: Path) -> None:
     good, damaged, empty = (tmp_path / "own" / name for name in ("good", "damaged", "empty"))
     for folder in (good, damaged):
         shutil.copytree(PLACE / "models" / VLM, folder)
     weights = damaged / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:500])
     empty.mkdir()
-    repos = [part for repo in (empty, "nobody/nothing", damaged, good) for part in ("--repo", str(repo))]
-    with closing(Client(serve("playground", *repos, HF_HUB_OFFLINE="1").url, verbose=False)) as user:
+    demo = spaces.build("playground", repos=[str(empty), "nobody/nothing", str(damaged), str(good)])
+    _, url, _ = demo.launch(prevent_thread_lock=True, quiet=True)
+    with closing(demo), closing(Client(url, verbose=False)) as user:
         given = {"text": "What is this?", "sample": DRUM}
         assert "own/empty: no ggez.json" in refusal(user, "own/empty", **given)
         assert "nobody/nothing: the Hub cannot be reached" in refusal(user, "nobody/nothing", **given)
@@ -310,6 +341,49 @@ def test_adapters_that_fail_leave_the_page_alive(serve: Callable[..., Served], t
         assert ask(user, "own/good", **given)[0]["texts"]
         weights.write_bytes((good / "adapter_model.safetensors").read_bytes())
         assert ask(user, "own/damaged", **given)[0]["texts"], "what failed once is not tried again"
+
+
+def edited(folder: Path, edit: Callable[[dict[str, Any], dict[str, Any]], object]) -> Path:
+    """A copy of an adapter in which results.json and ggez.json say something else."""
+    copy = folder / "own" / "one"
+    shutil.copytree(PLACE / "models" / VLM, copy)
+    said = {name: json.loads((copy / name).read_text(encoding="utf-8")) for name in ("results.json", "ggez.json")}
+    edit(*said.values())
+    for name, value in said.items():
+        (copy / name).write_text(json.dumps(value), encoding="utf-8")
+    return copy
+
+
+def test_a_folder_of_one_letter_garbles_no_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "e").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError) as caught:
+        Shelf(PLACE, ["e"]).adapter(f"{tmp_path.name}/e")
+    assert caught.value.message == f"{tmp_path.name}/e: no ggez.json, so not a model that ggez_hub published"
+
+
+@pytest.mark.parametrize("key", ["global", "regional", "grp"])
+def test_numbers_that_cannot_be_drawn_leave_the_page_alive(key: str, tmp_path: Path) -> None:
+    repo = edited(tmp_path, lambda results, _: results["points"][2].update({key: -1e308}))
+    page = _state(Shelf(PLACE, [str(repo)]), ["own/one"])
+    assert "own/one: points: a quality of more than 1e+06" in page["facts"]["value"]["message"]
+
+
+@pytest.mark.parametrize("region", ["world", "atlantis"])
+def test_a_region_that_nothing_is_drawn_of_or_that_is_unknown_has_the_pictures_of_the_world(
+    region: str, tmp_path: Path
+) -> None:
+    repo = edited(tmp_path, lambda *both: [said.update(region=region) for said in both])
+    shelf = Shelf(PLACE, [str(repo)])
+    assert region in _state(shelf, ["own/one"])["about"]["value"].lower()
+    assert shelf.pictures(["own/one"])
+
+
+def test_a_globalization_given_as_text_is_a_number(tmp_path: Path) -> None:
+    repo = edited(tmp_path, lambda results, _: results["globalization"].update(value="0.25", source="<b>", year=[]))
+    shelf = Shelf(PLACE, [str(repo)])
+    assert "factor is 0.250 (<b>)" in shelf.adapter("own/one").globalization
+    assert "&lt;b&gt;" in _state(shelf, ["own/one"])["about"]["value"]
 
 
 def test_what_is_kept_is_bounded_and_equal_questions_are_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -302,6 +303,19 @@ def test_a_folder_is_copied_into_the_space(
     assert copied == adapter.keys()
 
 
+def test_a_copy_that_has_the_name_of_a_shipped_adapter_gets_none_of_its_answers(tmp_path: Path) -> None:
+    name = "ggez-hub/pocket-sea-vlm-lora"
+    own = tmp_path / name
+    shutil.copytree(spaces.folder("playground") / "models" / name, own)
+    (own / "README.md").write_text("mine", encoding="utf-8")
+    files = push.files("playground", [str(own)])
+    assert files[f"models/{name}/README.md"] == own / "README.md"
+    asked = [Path(file).read_text(encoding="utf-8") for path, file in files.items()
+             if path.startswith("examples/") and path.endswith(".json")]  # fmt: skip
+    assert asked
+    assert not [text for text in asked if name in text]
+
+
 def test_the_playground_shows_no_merged_model_since_its_alpha_cannot_move(
     hub_server: HubServer, ggez: Ggez, adapter: dict[str, bytes], tmp_path: Path
 ) -> None:
@@ -456,7 +470,9 @@ def test_secrets_ratings_caches_and_what_links_lead_to_stay_here(hub_server: Hub
     assert files.keys() - {".gitattributes"} == push.files("annotate").keys()
 
 
-@pytest.mark.parametrize("app", APPS)
+@pytest.mark.parametrize(
+    "app", [pytest.param(app, marks=[] if app == "annotate" else pytest.mark.slow) for app in APPS]
+)
 def test_what_is_published_runs_by_itself(app: str, tmp_path: Path) -> None:
     place = tmp_path / "space"
     for path, content in push.files(app).items():

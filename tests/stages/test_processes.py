@@ -57,11 +57,8 @@ def launch(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*command, "-m", "ggez_hub", *arguments], capture_output=True, text=True, env=environment)
 
 
-@pytest.mark.parametrize(
-    "prepared",
-    [pytest.param(name, marks=[] if name == "embedding" else pytest.mark.slow) for name in FAMILIES],
-    indirect=True,
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("prepared", FAMILIES, indirect=True)
 def test_two_processes_train_what_one_would(prepared: Path) -> None:
     finished = launch("train", "shared", "--out", "two")
     assert finished.returncode == 0, finished.stderr[-3000:]

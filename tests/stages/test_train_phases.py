@@ -173,6 +173,7 @@ def test_same_seed_gives_the_same_bytes_in_both_phases(prepared: Callable[[str],
     assert not same(weights(once, "base/vae"), weights(other, "base/vae"))
 
 
+@pytest.mark.slow
 def test_a_run_killed_in_either_phase_ends_in_the_same_bytes(prepared: Callable[[str], Train]) -> None:
     train = prepared("diffusion")
     undisturbed = outcome(train(*DIFFUSION))
