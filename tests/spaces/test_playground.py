@@ -21,6 +21,7 @@ from ggez_hub.errors import InputError
 from ggez_hub.families.base import Query
 from ggez_hub.pocket import atlas
 from ggez_hub.spaces import _asking as asking
+from ggez_hub.spaces import page
 from ggez_hub.spaces._asking import Question, Shelf
 from ggez_hub.spaces.playground import _state
 from tests.spaces.conftest import Served
@@ -322,6 +323,20 @@ def test_twenty_users_at_once_get_their_own_answers_or_are_told_to_wait(served: 
         assert np.allclose(view["shares"][view["alphas"].index([float(alpha)])], expected, atol=2e-4)
         answered += 1
     assert answered
+
+
+@pytest.mark.slow
+def test_who_comes_when_the_queue_is_full_is_told_so_and_the_others_get_their_answers(served: Served) -> None:
+    texts = [f"a drawing of kris {i}" for i in range(70)]
+    given = {"also": [], "sample": "", "picture": None, "options": "", "gallery": None, "seed": 0}
+    with closing(Client(served.url, verbose=False, max_workers=len(texts))) as user:
+        jobs = [user.submit(adapter=DRAW, text=text, **given, api_name="/compare") for text in texts]
+        refused = [str(error) for job in jobs if (error := job.exception(timeout=300))]
+        answered = {text: job.result()[0]["text"] for text, job in zip(texts, jobs, strict=True) if not job.exception()}
+        assert set(refused) == {"Queue is full! Please try again."}
+        assert len(answered) >= page.WAITING
+        assert all(text == said for text, said in answered.items())
+        assert ask(user, DRAW, text=texts[0])[0]["text"] == texts[0]
 
 
 def test_adapters_that_fail_leave_the_page_alive(tmp_path: Path) -> None:
