@@ -69,6 +69,7 @@ def rows(report: str) -> list[list[str]]:
 
 
 # -------------------------------------------------------------------------------------------------------------- reviews
+@pytest.mark.slow
 def test_a_valid_recipe_is_rehearsed_and_a_hostile_title_stays_a_title(recipe: Any) -> None:
     code, report = reviewed(recipe(title=HOSTILE))
     ((file, what, valid, seconds, gain, retention),) = rows(report)

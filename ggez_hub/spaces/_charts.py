@@ -185,6 +185,7 @@ def lines(entries: Sequence[Entry]) -> str:
                     "points": [[p.alpha, p.global_, p.regional] for p in entry.points]} for entry in entries],
     }  # fmt: skip
     kept = "a single model: its alphas are dotted" if len(entries) == 1 else "dotted: α = 0, the base"
+    drawn_only = " Pocket models' numbers are synthetic." if any(entry.synthetic for entry in entries) else ""
     return (
         f'<div data-lines="{html.escape(json.dumps(data))}">'
         f'<svg class="ggez-chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" tabindex="0"><title>GRP over the '
@@ -196,7 +197,8 @@ def lines(entries: Sequence[Entry]) -> str:
         f'<text class="quiet" x="{LEFT}" y="{HEIGHT - 6}">regional alone</text>'
         f'<text class="quiet" x="{RIGHT}" y="{HEIGHT - 6}" text-anchor="end">global alone</text></svg>'
         f'<ul class="ggez-legend">{"".join(names)}</ul>'
-        f'<p class="ggez-note">Height: GRP. Bold: the best that any α gives; {kept}. Upright line: the KOF value.</p>'
+        f'<p class="ggez-note">Height: GRP. Bold: the best that any α gives; {kept}. Upright line: the KOF value.'
+        f"{drawn_only}</p>"
         f"{_numbers(entries)}</div>"
     )
 

@@ -390,3 +390,9 @@ def test_names_stay_apart() -> None:
         _entries.one_of("x", ["y"], "model")
     with pytest.raises(InputError, match="expected a number"):
         _entries.fraction(None)
+
+
+def test_lines_of_pocket_models_say_that_they_are_synthetic_and_those_of_the_paper_do_not() -> None:
+    pocket, printed = _entries.shipped()[:1], _entries.printed()[:1]
+    assert "synthetic" in _charts.lines(pocket)
+    assert "synthetic" not in _charts.lines(printed)

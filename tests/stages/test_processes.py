@@ -73,6 +73,7 @@ def test_two_processes_train_what_one_would(prepared: Path) -> None:
     assert finished.stderr.count("Shared") == 1, "only the first process talks"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prepared", ["embedding"], indirect=True)
 def test_other_stages_are_refused_in_several_processes(prepared: Path) -> None:
     finished = launch("run", "shared", "--out", "two")

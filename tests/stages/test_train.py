@@ -82,6 +82,7 @@ def test_killed_runs_go_on_and_end_in_the_same_bytes(project: Path) -> None:
     assert not hidden.exists()
 
 
+@pytest.mark.slow
 def test_checkpoint_of_other_settings_is_not_used(project: Path) -> None:
     killed_at(6)
     assert file_hash(train("seed=1", out="killed").out / ADAPTER) == file_hash(train("seed=1").out / ADAPTER)
