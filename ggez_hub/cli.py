@@ -548,9 +548,7 @@ def space(name: str, launch: bool, to_hub: bool, yes: bool, repos: tuple[str, ..
     if launch == to_hub:
         raise InputError("expected either --launch or --push", f"ggez space {name} --launch")
     if launch:
-        from ggez_hub.spaces import page
-
-        page.serve(spaces.build(name, repos=repos), put)
+        spaces.launch(name, repos=repos, ready=put)
         return
     _push_space(name, repos, namespace, yes)
 

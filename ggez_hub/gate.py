@@ -14,7 +14,7 @@ from ggez_hub.hub.publish import Change
 from ggez_hub.recipes import load_benchmark
 from ggez_hub.registry import load_region
 from ggez_hub.runs import Run, read_json, versions, write_json
-from ggez_hub.schema import Recipe
+from ggez_hub.schema import Push, Recipe
 from ggez_hub.scoring import measure
 from ggez_hub.scoring.answers import answered, prediction
 from ggez_hub.scoring.questions import Question, questions
@@ -43,7 +43,8 @@ def reasons(recipe: Recipe, run: Run) -> list[str]:
         raise InputError(f"the base {hub.base_name(recipe.base)} is a folder of this machine",
                          "base.id has to be a Hub id")  # fmt: skip
     measured = _measured(recipe, run)
-    return [*_figures(recipe, run), *_merged(measured["merged"]), *_rights(recipe), *_leaks(measured["leaks"])]
+    chosen = read_json(run.stage("sweep") / "results.json")["chosen"]
+    return [*figures(chosen, recipe.push), *_merged(measured["merged"]), *_rights(recipe), *_leaks(measured["leaks"])]
 
 
 def notice(recipe: Recipe, run: Run, artefact: str, missed: list[str]) -> dict[str, str]:
@@ -55,8 +56,16 @@ def notice(recipe: Recipe, run: Run, artefact: str, missed: list[str]) -> dict[s
     }
 
 
-def _figures(recipe: Recipe, run: Run) -> list[str]:
-    chosen, wanted = read_json(run.stage("sweep") / "results.json")["chosen"], recipe.push
+def figures(chosen: Mapping[str, Any], wanted: Push) -> list[str]:
+    """What of the measured figures is below what publishing asks for.
+
+    Args:
+        chosen: ``chosen`` of results.json.
+        wanted: The recipe's thresholds.
+
+    Returns:
+        One sentence for each.
+    """
     gain, interval, retention = chosen["gain"], chosen["gain_ci95"], chosen["retention"]
     found = []
     if gain is None or gain < wanted.min_gain:

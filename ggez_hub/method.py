@@ -170,13 +170,24 @@ def choose_alpha(points: Sequence[Point], min_retention: float | None = 0.98) ->
         raise InputError("no point at alpha 0, the global base that others are judged against", "measure alpha 0 too")
 
     def kept(point: Point) -> bool:
-        # The margin forgives the last binary digit: 49 of 85 right is 98% of 50 of 85, yet 49/85 < 0.98 * (50/85).
-        return point is base or min_retention is None or point["global"] >= min_retention * base["global"] - 1e-12
+        return point is base or min_retention is None or keeps(point["global"], base["global"], min_retention)
 
     def best(candidates: Sequence[Point]) -> Point:
         return min(candidates, key=lambda point: (-point["grp"], point["alpha"]))
 
     return best([point for point in points if kept(point)]), best(points)
+
+
+def keeps(global_quality: float, base_global: float, min_retention: float) -> bool:
+    """Whether a model keeps enough of its base's global quality.
+
+    Args:
+        global_quality: Of the model.
+        base_global: Of its base, at alpha 0.
+        min_retention: The share that is enough, 0..1.
+    """
+    # The margin forgives the last binary digit: 49 of 85 right is 98% of 50 of 85, yet 49/85 < 0.98 * (50/85).
+    return global_quality >= min_retention * base_global - 1e-12
 
 
 def check_fraction(name: str, value: float, hint: str) -> None:

@@ -2,7 +2,7 @@
 
 import importlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,7 +46,9 @@ def build(name: str, place: Path | None = None, repos: Sequence[str] = ()) -> "g
     """
     place = place or folder(name)
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
-    if os.environ.get("SPACES_ZERO_GPU"):
+    from ggez_hub.spaces import page
+
+    if page.on_zero_gpu():
         importlib.import_module("spaces")  # has to come before torch
     try:
         importlib.import_module("gradio")
@@ -59,11 +61,16 @@ def build(name: str, place: Path | None = None, repos: Sequence[str] = ()) -> "g
     return app
 
 
-def launch(name: str, place: Path | None = None, repos: Sequence[str] = ()) -> None:
-    """Makes an app and serves it until it is stopped. Arguments and errors as `build`."""
+def launch(
+    name: str, place: Path | None = None, repos: Sequence[str] = (), ready: Callable[[str], object] = print
+) -> None:
+    """Makes an app and serves it until it is stopped.
+
+    Arguments and errors as `build`; `ready` is called with the page's address once it answers.
+    """
     from ggez_hub.spaces import page
 
-    page.serve(build(name, place, repos))
+    page.serve(build(name, place, repos), ready)
 
 
 def split_revision(repo: str) -> tuple[str, str | None]:

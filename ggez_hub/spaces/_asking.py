@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ggez_hub import hub, registry
-from ggez_hub.errors import ConfigError, GgezError, InputError
+from ggez_hub.errors import GgezError, InputError
 from ggez_hub.runs import write_json
 from ggez_hub.schema import Facts, Results
 from ggez_hub.spaces import _entries, page, split_revision
@@ -51,7 +51,7 @@ class Adapter:
     @property
     def region(self) -> str:
         """The region's title."""
-        return region_title(self.facts.region)
+        return _entries.region_title(self.facts.region)
 
 
 @dataclass(frozen=True)
@@ -367,20 +367,13 @@ def _pocket_pictures(regions: tuple[str, ...]) -> dict[str, str]:
     return {atlas.picture_path(concept, "test", 0): concept.name for concept in chosen}
 
 
-def region_title(name: str) -> str:
-    """A region in words; its name where it is not one of ours."""
-    try:
-        return registry.load_region(name).title
-    except ConfigError:
-        return name
-
-
 def _globalization(results: Results, said: Mapping[str, Any]) -> str:
     """The KOF value in one sentence."""
     value, year, source = results.globalization.value, said.get("year"), str(said.get("source", ""))[:100]
     where = ", ".join(part for part in (source, str(year)[:4] if year else "") if part)
+    region = _entries.region_title(results.region)
     return (
-        f"{region_title(results.region)}'s globalization factor is {value:.3f}{f' ({where})' if where else ''}: "
+        f"{region}'s globalization factor is {value:.3f}{f' ({where})' if where else ''}: "
         f"in the parity GRP the world's questions weigh {value:.0%} and the region's {1 - value:.0%}."
     )
 

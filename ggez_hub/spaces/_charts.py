@@ -9,7 +9,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from ggez_hub.spaces._entries import Entry, Point, country, envelope, region_title
+from ggez_hub.spaces._entries import Entry, Point, envelope, region_title
+from ggez_hub.spaces.page import country
 
 WORLD = Path(__file__).with_name("world.json")
 DOT = 0.009  # radius of a country that is too small to be seen, as a share of the map's width

@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ggez_hub import hub, kof, method, registry
-from ggez_hub.errors import InputError, did_you_mean
+from ggez_hub import gate, hub, kof, method, registry
+from ggez_hub.errors import ConfigError, InputError, did_you_mean
 from ggez_hub.hub import search
 from ggez_hub.schema import Facts, Interval, Recipe, Results
 from ggez_hub.scoring import paper
-from ggez_hub.spaces import split_revision
+from ggez_hub.spaces import page, split_revision
 
 MAX_UPLOAD = 1_000_000  # bytes of a results.json; one of the pocket's has 120,000
 MAX_POINTS = 200
@@ -93,17 +93,10 @@ def shipped() -> list[Entry]:
         name = path.parent.name
         recipe = registry.read(Recipe, registry.find("recipes", name))
         results = _results(hub.read_json(path, hub.MAX_FACTS), name)
+        missed = bool(gate.figures(results.chosen.model_dump(), recipe.push))
         entry = _entry(name, results, "in this package", family=recipe.family, base=hub.base_name(recipe.base))
-        found.append(replace(entry, synthetic=True, below_gate=_misses(results, recipe)))
+        found.append(replace(entry, synthetic=True, below_gate=missed))
     return found
-
-
-def _misses(results: Results, recipe: Recipe) -> bool:
-    """Whether the figures are below what the recipe asks for before publishing."""
-    chosen, wanted = results.chosen, recipe.push
-    enough = chosen.gain is not None and chosen.gain >= wanted.min_gain
-    sure = chosen.gain_ci95 is not None and chosen.gain_ci95[0] > 0
-    return not (enough and sure and chosen.retention is not None and chosen.retention >= wanted.min_retention)
 
 
 def published(repo: str, folder: Path, others: Iterable[str] = ()) -> Entry:
@@ -128,13 +121,11 @@ def published(repo: str, folder: Path, others: Iterable[str] = ()) -> Entry:
             results = hub.read(place / "sweep", "results.json", Results, name)
         else:
             root, facts, results = search.described(str(place) if beside.is_dir() else name, revision)
-        commit = hub.commit_of(root)
-        origin = f"commit {commit[:12]}" if commit else "from a folder"
         called = "/".join(root.resolve().parts[-2:]) if place.is_dir() else name  # no need to know the whole path
         entry = _entry(
             unique(shorter(called), others),
             checked(results),
-            origin,
+            page.origin(hub.commit_of(root)),
             family=facts.family,
             base=shorter(str(facts.base)),
         )
@@ -200,7 +191,7 @@ def _entry(name: str, results: Results, origin: str, family: str, base: str) -> 
             parts = found.by.get("country", {}) if found else {}
             if any(max(abs(part.value), part.n) > LARGEST for part in parts.values()):
                 raise InputError(f"points: {benchmark}: by.country: a value of more than {LARGEST:g}")
-            by_alpha[point.alpha] = {code: (part.value, part.n) for code, part in parts.items() if country(code)}
+            by_alpha[point.alpha] = {code: (part.value, part.n) for code, part in parts.items() if page.country(code)}
         if any(by_alpha.values()):
             places[benchmark] = by_alpha
     of = ", ".join(f"{benchmark} ({found.n} questions)" for benchmark, found in sorted(asked.items()))
@@ -282,7 +273,7 @@ def winners(entries: Sequence[Entry], globalization: float) -> list[dict[str, An
 
 def keeps(entry: Entry, point: Point) -> bool:
     """Whether a point keeps 98% of the base's global quality."""
-    return point.global_ >= KEPT * entry.points[0].global_ - 1e-12  # forgives the last binary digit
+    return method.keeps(point.global_, entry.points[0].global_, KEPT)
 
 
 def envelope(points: Sequence[Point]) -> list[tuple[float, float, Point]]:
@@ -303,18 +294,14 @@ def envelope(points: Sequence[Point]) -> list[tuple[float, float, Point]]:
 
 
 # ---------------------------------------------------------------------------------------------------------------- words
-def country(code: str) -> str | None:
-    """The name of a country; None if there is no such code of ISO 3166."""
-    import pycountry
-
-    found = pycountry.countries.get(alpha_3=code) if len(code) == 3 and code.isupper() else None
-    return str(getattr(found, "common_name", found.name)) if found else None
-
-
 def region_title(name: str) -> str:
     """A region as people say it; the name itself where it is not one of ours."""
-    path = registry.files("regions").get(name)
-    return registry.load_region(name).title if path else shorter(name)
+    if name not in registry.files("regions"):
+        return shorter(name)
+    try:
+        return registry.load_region(name).title
+    except ConfigError:  # a file in the user's folder that is not in order
+        return name
 
 
 def shorter(text: str, most: int = 60) -> str:

@@ -192,7 +192,7 @@ def card(place: Place, said: Mapping[str, str]) -> str:
     return (
         f'<div class="ggez-card" id="card" tabindex="-1" data-unit="{ratings.token(place.rater, unit)}">'
         f'<p class="ggez-note">{html.escape(said[label])}'
-        f" · {html.escape(_country(item.country))}</p>"
+        f" · {html.escape((page.country(item.country) or item.country).partition(',')[0])}</p>"
         f'<p class="ggez-asked"{language}>{html.escape(item.prompt)}</p>'
         f'<img src="{_picture(unit.picture)}" alt="{html.escape(said[alt])}"></div>'
     )
@@ -259,14 +259,6 @@ def _table(title: str, heads: Sequence[str], rows: Sequence[Sequence[object]]) -
 
 def _number(value: float | None) -> str:
     return "–" if value is None else f"{value:.2f}"
-
-
-def _country(code: str) -> str:
-    """The usual name of a country."""
-    import pycountry
-
-    country = pycountry.countries.get(alpha_3=code)
-    return str(getattr(country, "common_name", country.name)).partition(",")[0] if country else code
 
 
 def _language(code: str, texts: Texts) -> str:

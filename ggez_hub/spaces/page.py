@@ -46,7 +46,7 @@ def blocks(title: str) -> "gr.Blocks":
     return gr.Blocks(title=title, analytics_enabled=False, delete_cache=(KEPT, KEPT))
 
 
-def serve(demo: "gr.Blocks", ready: Callable[[str], object] = print) -> None:
+def serve(demo: "gr.Blocks", ready: Callable[[str], object]) -> None:
     """Serves a page until it is stopped; GRADIO_SERVER_NAME and GRADIO_SERVER_PORT say where.
 
     Args:
@@ -197,9 +197,21 @@ def copy_link() -> "gr.Button":
 
 def provenance(name: str, commit: str | None, synthetic: bool) -> str:
     """Which adapter answers, at which commit, and whether it knows drawn pictures only; as HTML."""
-    place = f"commit {commit[:12]}" if commit else "from a folder"
     note = f"<br>{SYNTHETIC}" if synthetic else ""
-    return f'<p class="ggez-note">Adapter <code>{html.escape(name)}</code>, {place}.{note}</p>'
+    return f'<p class="ggez-note">Adapter <code>{html.escape(name)}</code>, {origin(commit)}.{note}</p>'
+
+
+def origin(commit: str | None) -> str:
+    """Where a model is from, in words."""
+    return f"commit {commit[:12]}" if commit else "from a folder"
+
+
+def country(code: str) -> str | None:
+    """The name of a country; None if there is no such code of ISO 3166."""
+    import pycountry
+
+    found = pycountry.countries.get(alpha_3=code) if len(code) == 3 and code.isupper() else None
+    return str(getattr(found, "common_name", found.name)) if found else None
 
 
 def on_zero_gpu() -> bool:

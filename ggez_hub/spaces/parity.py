@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ggez_hub import kof, registry
 from ggez_hub.errors import GgezError, InputError
-from ggez_hub.spaces import _charts, _entries
+from ggez_hub.spaces import _charts, _entries, page
 from ggez_hub.spaces._entries import Entry
 
 if TYPE_CHECKING:
@@ -121,8 +121,6 @@ def build(folder: Path, repos: Sequence[str] = ()) -> "gr.Blocks":
             run folders. Empty: the pocket adapters of this package.
     """
     import gradio as gr
-
-    from ggez_hub.spaces import page
 
     catalogue = _Catalogue(repos, folder)
     catalogue.read()
@@ -408,9 +406,7 @@ def _kof_entry() -> list[Entry]:
     last = max(year for row in table.values() for year in row)
     name = f"{kof.COLUMN} in {last}"
     values = {
-        code: (round(row[last] / 100, 12), None)
-        for code, row in table.items()
-        if last in row and _entries.country(code)
+        code: (round(row[last] / 100, 12), None) for code, row in table.items() if last in row and page.country(code)
     }
     return [Entry(_entries.KOF, source, "world", "", "", (), 0.0, 0.0, 0.0, "", places={name: {0.0: values}},
                   metrics={name: "0 to 1"})]  # fmt: skip
@@ -423,7 +419,7 @@ def _values(entry: Entry, benchmark: str, alpha: float) -> dict[str, dict[str, A
     for code, (value, n) in sorted(at.items()):
         before = base[code][0] if code in base and entry.name != _entries.KOF else None
         change = None if before is None else value - before
-        found[code] = {"name": _entries.country(code), "value": value, "base": before, "change": change,
+        found[code] = {"name": page.country(code), "value": value, "base": before, "change": change,
                        "gain": change / before if change is not None and before else None, "n": n}  # fmt: skip
     return found
 
