@@ -278,6 +278,7 @@ def test_a_very_long_question_does_not_hide_the_options(tmp_path: Path, family: 
     assert np.array_equal(scores("what is this", None), scores("", "{option}"))
 
 
+@pytest.mark.slow
 def test_an_embedding_model_is_swept_and_predicts_on_questions(project: Path, ggez: Ggez) -> None:
     text = Path("recipes/benchmarks/tiny-choice.yaml").read_text()
     text = text.replace("task: choice", "task: question").replace("reader: pocket", "reader: pocket_questions")

@@ -171,6 +171,7 @@ def test_killed_merge_leaves_no_folder_that_loads_and_can_be_repeated(ggez: Ggez
     assert loads(Path("made/out"))
 
 
+@pytest.mark.slow
 def test_full_disk_is_told_and_leaves_nothing(ggez: Ggez) -> None:
     done = subprocess.run([sys.executable, "-c", LIMITED, *MERGE], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (2, "")

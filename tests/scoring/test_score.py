@@ -565,6 +565,7 @@ def worldcuisines(shared: Path) -> tuple[Benchmark, pa.Table, pa.Table]:
     return mine, items.load(mine), predictions.read(sorted(folder.glob("*_predictions.csv.gz")), mine.key)
 
 
+@pytest.mark.slow
 def test_eight_real_models_get_the_scores_of_their_files(worldcuisines: Any) -> None:
     mine, asked, given_ = worldcuisines
     found = score.score("worldcuisines", mine, asked, given_, against="molmo-7b-d")

@@ -108,6 +108,7 @@ def test_exact_curves_give_both_choices_of_the_full_grid_from_a_quarter_of_it(
     assert len(measured) <= 26
 
 
+@pytest.mark.slow
 @settings(max_examples=60, derandomize=True)  # likely, not certain: hence always the same examples
 @given(trades, st.sampled_from([100, 400, 1000]), st.sampled_from([None, 0.98]))
 def test_questions_without_luck_give_choices_that_cannot_be_told_from_those_of_the_full_grid(
@@ -119,6 +120,7 @@ def test_questions_without_luck_give_choices_that_cannot_be_told_from_those_of_t
         assert not world.apart(mine, theirs)
 
 
+@pytest.mark.slow
 def test_with_luck_the_choice_is_as_near_to_the_truth_as_that_of_the_full_grid() -> None:
     rng = np.random.default_rng(0)
     distance: dict[str, list[float]] = {"search": [], "grid": [], "start": []}

@@ -238,6 +238,7 @@ def test_no_file_is_readable_through_the_server(client: Client, server: Served, 
 
 
 # ------------------------------------------------------------------------------------------------------------ the admin
+@pytest.mark.slow
 def test_the_admin_sees_progress_agreement_and_means_and_others_do_not(client: Client) -> None:
     for name, score in (("Report 1", 1), ("Report 2", 3)):
         place = client.predict(name, ["en"], KEY, api_name="/sign_in")

@@ -155,6 +155,7 @@ def test_keys_answer_the_first_open_question_and_do_nothing_while_somebody_types
     assert len(rated(kept, "Keys")) == 1
 
 
+@pytest.mark.slow
 def test_by_mouse_and_arrows_and_with_a_reason_for_what_cannot_be_judged(
     visit: Visit, served: Served, kept: Path
 ) -> None:

@@ -136,6 +136,7 @@ def test_a_shared_link_restores_model_question_and_alpha(visit: Visit, served: S
     assert other.locator(".region .ggez-found").inner_text() == found
 
 
+@pytest.mark.slow
 def test_a_link_full_of_nonsense_opens_the_page(visit: Visit, served: Served) -> None:
     page = visit(f"{served.url}?adapter=%3Cb%3E&alpha=NaN,9&seed=1e9&text=%00&sample=../..&also=x,y")
     expect(page.get_by_role("alert").first).to_contain_text("not offered here")
@@ -193,6 +194,7 @@ def test_nothing_keeps_people_out(scheme: str, visit: Visit, served: Served) -> 
         assert violations(page) == []
 
 
+@pytest.mark.slow
 def test_a_phone_shows_everything_without_sideways_scrolling(visit: Visit, served: Served) -> None:
     page = finished(visit(served.url, viewport={"width": 360, "height": 740}, has_touch=True))
     for name in ("Draws · Southeast Asia", "Finds pictures (SigLIP) · Southeast Asia"):

@@ -200,6 +200,7 @@ def test_no_alpha_is_asked_twice_when_settings_of_the_sweep_change(project: Path
     assert first.items() < second.items()
 
 
+@pytest.mark.slow
 def test_nothing_is_loaded_where_nothing_is_left_to_ask(project: Path) -> None:
     folder = swept().folder
     weights = folder / "train" / "adapter" / "adapter_model.safetensors"
@@ -209,6 +210,7 @@ def test_nothing_is_loaded_where_nothing_is_left_to_ask(project: Path) -> None:
         swept("sweep.alphas=[0.25]")
 
 
+@pytest.mark.slow
 def test_results_from_kept_answers_are_the_same_bytes(project: Path) -> None:
     folder = swept(*REFINE).folder
     fresh = files(folder)
@@ -239,6 +241,7 @@ def test_sweep_that_was_cut_short_goes_on_and_ends_in_the_same_bytes(project: Pa
     assert before.items() < kept(folder).items()
 
 
+@pytest.mark.slow
 def test_damaged_answers_are_asked_again(project: Path) -> None:
     folder = swept().folder
     whole = files(folder)
@@ -252,6 +255,7 @@ def test_damaged_answers_are_asked_again(project: Path) -> None:
     assert files(folder) == whole
 
 
+@pytest.mark.slow
 def test_answers_of_another_adapter_are_neither_used_nor_kept(project: Path) -> None:
     folder = swept().folder
     before = kept(folder)
@@ -261,6 +265,7 @@ def test_answers_of_another_adapter_are_neither_used_nor_kept(project: Path) -> 
     assert not after.keys() & before.keys()
 
 
+@pytest.mark.slow
 def test_answers_belong_to_their_questions_whatever_the_benchmark_is_called(project: Path) -> None:
     folder = swept().folder
     before = kept(folder)
