@@ -4,6 +4,7 @@ import errno
 import json
 import math
 import os
+import re
 import shlex
 import shutil
 import sys
@@ -327,6 +328,31 @@ plot:       {adapter / "parity.png"}
 all repositories: {Path(out) / "hub"}""")
 
 
+@cli.command(epilog="Example: ggez ablate pocket-mixes-embedding --out runs")
+@RECIPE
+@OVERRIDES
+@OUT
+@JSON
+def ablate(recipe: str, overrides: tuple[str, ...], out: str, as_json: bool) -> None:
+    """Run a recipe with each of its data mixes, and compare them by country: the paper's figure 3."""
+    from ggez_hub import ablate as ablation
+    from ggez_hub import pipeline
+
+    mixes = ablation.mixed(recipe, out, registry.parse_overrides(overrides))
+    for mix, (loaded, run) in mixes.items():
+        say(f"mix {mix}: {run.folder}")
+        for step in pipeline.execute(loaded, run, ablation.LAST):
+            say(f"{step.stage:8} {step.reason or 'done already'}")
+    name = recipes.recipe_name(recipe)
+    found = ablation.compare(name, mixes)
+    if as_json:
+        put_json(found)
+    else:
+        put(ablation.text(found))
+    for path in ablation.write(found, Path(out) / f"{name}.ablation"):
+        say(f"{path} written")
+
+
 def _open(recipe: str, overrides: Sequence[str], out: str) -> tuple[Any, Any]:
     from ggez_hub.runs import Run
 
@@ -342,6 +368,8 @@ def _run(recipe: str, overrides: Sequence[str], out: str, until: str) -> Any:
     say(loaded.title)
     for step in pipeline.execute(loaded, run, until):
         say(f"{step.stage:8} {step.reason or 'done already'}")
+    if until == "filter":
+        put(describe.filter_table(json.loads((run.stage("filter") / "report.json").read_text(encoding="utf-8"))))
     results = run.stage("sweep") / "results.json"
     if until in ("sweep", "merge", "card") and results.is_file():
         put(describe.results_table(json.loads(results.read_text(encoding="utf-8"))))
@@ -765,11 +793,14 @@ def _quiet_libraries() -> None:
 
 
 def _disk_full(err: BaseException | None) -> bool:
-    """Whether an error, or what caused it, says that the disk is full. safetensors and Arrow tell it in words only."""
+    """Whether an error, or what caused it, says that the disk is full. Some libraries tell it in words only."""
     while err is not None:
         if isinstance(err, OSError) and err.errno in FULL_DISK:
             return True
-        if any(f"os error {code}" in str(err) or f"errno {code}" in str(err) for code in FULL_DISK):
+        said = str(err)  # by safetensors, Arrow and numpy
+        if any(f"os error {code}" in said or f"errno {code}" in said for code in FULL_DISK):
+            return True
+        if re.fullmatch(r"\d+ requested and \d+ written", said):
             return True
         err = err.__cause__ or err.__context__
     return False

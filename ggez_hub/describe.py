@@ -1,6 +1,6 @@
 """Recipes and results as tables for people."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ggez_hub import recipes, registry
@@ -110,6 +110,35 @@ def _with_interval(judged: Mapping[str, Any], key: str) -> str:
     interval = judged[f"{key}_ci95"]
     shown = f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else ""
     return f"{judged[key]:.3f}{shown}"
+
+
+def filter_table(report: Mapping[str, Any]) -> str:
+    """The table of report.json that the filter prints: rows read, dropped and kept, by source."""
+    rules = [rule for rule, count in report["dropped"].items() if count]
+    names: Sequence[str] = list(report["sources"])
+    width = max(map(len, [*rules, "dropped by", "rows"])) + 2
+    several = len(names) > 1
+    columns: dict[str, Mapping[str, Any]] = {name: report["sources"][name] for name in names} if several else {}
+    columns["all" if several else "rows"] = report
+
+    def line(label: str, values: Iterable[Any]) -> str:
+        cells = (
+            f"{value if isinstance(value, str) else format(value, ','):>{max(len(name), 12) + 2}}"
+            for name, value in zip(columns, values, strict=True)
+        )
+        return f"{label:{width}}{''.join(cells)}"
+
+    lines = [line("", columns), line("read", (column["rows"] for column in columns.values()))]
+    lines += [line(rule, (-column["dropped"][rule] for column in columns.values())) for rule in rules]
+    lines.append(line("kept", (column["kept"] for column in columns.values())))
+    for what in ("countries", "languages"):
+        after = report[what]["after"]
+        shown = ", ".join(f"{name} {count:,}" for name, count in list(after.items())[:12])
+        lines.append(f"{what}: {shown}{f', and {len(after) - 12} more' if len(after) > 12 else ''}")
+    if unknown := report["unknown_countries"]:
+        shown = ", ".join(unknown[:8]) + (f", and {len(unknown) - 8} more" if len(unknown) > 8 else "")
+        lines.append(f"unknown countries: {shown}")
+    return "\n".join(lines)
 
 
 def push_plan(changes: Sequence[Change], collection: str | None, tag: str | None) -> str:

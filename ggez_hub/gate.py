@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ggez_hub import families, hub
+from ggez_hub.data import account
 from ggez_hub.errors import InputError
 from ggez_hub.families.base import Query
 from ggez_hub.hub import publish
@@ -86,7 +87,8 @@ def _percent(value: float | None) -> str:
 def _rights(recipe: Recipe) -> list[str]:
     """What stands against the declared license."""
     of_base = conflicts("base.license", recipe.base.license, recipe.card.license) if recipe.base.random is None else []
-    return of_base + conflicts("data.license", recipe.data.license, recipe.card.license)
+    of_data = account.licenses(recipe)
+    return of_base + [found for key, given in of_data for found in conflicts(key, given, recipe.card.license)]
 
 
 def keep_hand_written(changes: Sequence[Change]) -> None:
@@ -165,12 +167,12 @@ def _merged(found: Mapping[str, Mapping[str, int]]) -> list[str]:
 
 def _shared_pictures(run: Run, asked: Mapping[str, list[Question]]) -> dict[str, list[str]]:
     """Test questions whose picture is, byte for byte, one of the training rows', by benchmark."""
-    import pyarrow.parquet as pq
+    from pyarrow import dataset
 
-    file = pq.ParquetFile(run.stage("filter") / "examples.parquet")
+    rows = dataset.dataset(run.stage("filter") / "examples.parquet", format="parquet")  # a file, or a folder of parts
     trained = {
         hashlib.sha256(image["bytes"]).digest()
-        for batch in file.iter_batches(256, columns=["image"])
+        for batch in rows.to_batches(columns=["image"], batch_size=256, batch_readahead=1, fragment_readahead=1)
         for image in batch.column("image").to_pylist()
     }
     found = {

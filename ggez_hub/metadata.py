@@ -255,9 +255,12 @@ GGEZ: dict[str, Check] = {
     "retention_ci95": INTERVAL,
     "grp": FRACTION,
     "synthetic": _is(lambda value: isinstance(value, bool), "true or false"),
+    "data_licenses": _some(_clean, "a line of text"),
     "below_gate": _is(lambda value: value is True, "true, or not to be there"),
 }
-OPTIONAL = frozenset(("gain", "gain_ci95", "retention", "retention_ci95", "grp", "below_gate"))  # absent without one
+OPTIONAL = frozenset(  # absent without one
+    ("gain", "gain_ci95", "retention", "retention_ci95", "grp", "data_licenses", "below_gate")
+)
 
 
 def _ggez(key: str, value: Any) -> Iterator[Problem]:

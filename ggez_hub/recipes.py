@@ -1,19 +1,22 @@
 """Recipes and benchmarks, checked together with everything they name: what `ggez validate` and a run both call."""
 
+import contextlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
 from ggez_hub import families, kof, metadata, registry
-from ggez_hub.data import readers
+from ggez_hub.data import readers, rewards, translation
 from ggez_hub.errors import ConfigError, InputError, did_you_mean
 from ggez_hub.families.base import Family
 from ggez_hub.registry import Key, Kind, Place
-from ggez_hub.schema import Benchmark, Recipe
+from ggez_hub.schema import Benchmark, Recipe, Reward, Translate
 from ggez_hub.scoring.answers import PROTOCOLS
 from ggez_hub.scoring.scorers import SCORERS
+
+M = TypeVar("M", bound=BaseModel)
 
 
 def load_benchmark(name: str, overrides: Mapping[str, Any] | None = None) -> Benchmark:
@@ -59,6 +62,12 @@ def load_recipe(name: str, overrides: Mapping[str, Any] | None = None) -> Recipe
             found = found.get(part) if isinstance(found, dict) else None
         return found
 
+    def part(model: type[M], *key: str) -> M | None:
+        """A section, or None where it is not given or not right, of which the schema tells."""
+        with contextlib.suppress(ConfigError):
+            return registry.check(model, at(*key), place) if at(*key) is not None else None
+        return None
+
     def problem(key: Key, text: str) -> None:
         problems.append(f"{place(key)}  {registry.dotted(key)}: {text}")
 
@@ -89,10 +98,13 @@ def load_recipe(name: str, overrides: Mapping[str, Any] | None = None) -> Recipe
             problem(key, f"unknown loss {loss!r}{did_you_mean(loss, family.LOSSES)}")
     if family and "drawing" in family.TASKS and at("train", "augment") is True:
         problem(("train", "augment"), f"family {at('family')!r} encodes every picture once, so none can change")
-    for key, name in ((("card", "license"), "license"), (("data", "languages"), "language")):
-        if at(*key) is not None:  # what the card would be refused for
-            for _, found, expected in metadata.CHECKS[name](registry.dotted(key), at(*key)):
-                problem(key, f"found {found!r}, expected {expected}")
+    several = at("data", "sources") if isinstance(at("data", "sources"), dict) else None
+    corpora: list[tuple[str, ...]] = [("data", "sources", name) for name in several] if several else [("data",)]
+    told: dict[Any, str] = {("card", "license"): "license"} | {(*corpus, "languages"): "language" for corpus in corpora}
+    for where, name in told.items():
+        if at(*where) is not None:  # what the card would be refused for
+            for _, found, expected in metadata.CHECKS[name](registry.dotted(where), at(*where)):
+                problem(where, f"found {found!r}, expected {expected}")
     if at("card", "license") == "other" and not at("card", "license_name"):
         problem(("card", "license"), "other needs a card.license_name")
     if at("train", "freeze") and at("train", "method") != "full":
@@ -109,6 +121,10 @@ def load_recipe(name: str, overrides: Mapping[str, Any] | None = None) -> Recipe
             problem(key, f"{name!r} is of task {how}, which family {at('family')!r} cannot do")
         if benchmark.scorer != "accuracy":
             problem(key, f"{name!r} is scored by {benchmark.scorer!r}, which `ggez score` does and a run does not")
+        source = benchmark.source
+        if several and readers.needs_path(source.reader) and not (source.path or source.id):
+            why = f"{name!r} is read from data.path, which a recipe of several sources does not have"
+            problem(key, f"{why}; give a copy of it a source.path")
         if benchmark.measure == "distance" and "beside" not in key:
             problem(key, f"{name!r} measures a distance, which is no quality; name it under sweep.beside")
 
@@ -123,8 +139,24 @@ def load_recipe(name: str, overrides: Mapping[str, Any] | None = None) -> Recipe
     for benchmark in sides["global"]:
         if benchmark in sides["regional"]:
             problem(("sweep",), f"{benchmark!r} stands on both sides; give each side its own")
-    if isinstance(at("data", "reader"), str):
-        collect(lambda: _check_source(at("data"), ("data",), place))
+    for corpus in corpora:
+        if isinstance(at(*corpus, "reader"), str):
+            collect(lambda corpus=corpus: _check_source(at(*corpus), corpus, place))  # type: ignore[misc]
+    mixes = at("mixes")
+    for mix, taken in mixes.items() if isinstance(mixes, dict) else ():
+        for name in taken if isinstance(taken, dict) else ():
+            if name not in (sources := several or ["data"]):
+                problem(("mixes", mix, name), f"unknown source {name!r}{did_you_mean(name, sources)}")
+    if reward := part(Reward, "filter", "reward"):
+        try:
+            rewards.check(reward, place(("filter", "reward")))
+        except ConfigError as err:
+            problems.extend(f"{line}; {err.hint}" if err.hint else line for line in err.problems)
+    if (translate := part(Translate, "translate")) and isinstance(at("region"), str):
+        with contextlib.suppress(ConfigError):  # of the region, said above
+            region = registry.load_region(at("region"))
+            for where, text in translation.problems(translate, region):
+                problem(where, text)
     if problems:
         raise ConfigError(registry.by_line(problems))
     return registry.check(Recipe, value, place)

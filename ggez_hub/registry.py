@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -181,13 +181,18 @@ def dotted(key: Sequence[str | int]) -> str:
 def _model_at(model: type[BaseModel], key: Sequence[str | int]) -> type[BaseModel] | None:
     """The schema class that describes the mapping at a key, to offer the nearest of its field names."""
     current: Any = model
+    named = False  # whether the next part is a name that the user gave
     for part in key:
+        if named:
+            named = False
+            continue
         if not (isinstance(current, type) and issubclass(current, BaseModel)) or isinstance(part, int):
             return None
         fields = {f.alias or name: f for name, f in current.model_fields.items()}
         if part not in fields:
             return None
         annotation = fields[part].annotation
+        named = get_origin(annotation) is dict
         current = next((a for a in (annotation, *getattr(annotation, "__args__", ())) if isinstance(a, type)
                         and issubclass(a, BaseModel)), annotation)  # fmt: skip
     return current if isinstance(current, type) and issubclass(current, BaseModel) else None
@@ -205,7 +210,7 @@ def check(model: type[M], value: Any, place: Place) -> M:
             raise ConfigError([f"{place(())}  {err.error_count()} problems"]) from err
         problems = []
         for error in err.errors():
-            key: Key = tuple(error["loc"])
+            key: Key = (*error["loc"], *getattr(error.get("ctx", {}).get("error"), "key", ()))  # of a schema.Misfit
             message = error["msg"].removeprefix("Value error, ")
             if error["type"] == "extra_forbidden":
                 owner = _model_at(model, key[:-1])

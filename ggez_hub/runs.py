@@ -135,12 +135,13 @@ class Run:
         whole = all(path.is_file() and path.stat().st_size == sizes[name] for name, path in there.items())
         return manifest if whole else None
 
-    def outputs_hash(self, stage: str) -> str | None:
-        """One hash over all outputs of a complete stage."""
+    def outputs_hash(self, stage: str, of: str = "") -> str | None:
+        """One hash over the outputs of a complete stage whose names begin so."""
         manifest = self.manifest(stage)
         if manifest is None:
             return None
-        return hashlib.sha256(json.dumps(manifest["outputs"], sort_keys=True).encode()).hexdigest()
+        outputs = {name: output for name, output in manifest["outputs"].items() if name.startswith(of)}
+        return hashlib.sha256(json.dumps(outputs, sort_keys=True).encode()).hexdigest()
 
     def stale(self, stage: str, inputs: Mapping[str, Any]) -> str | None:
         """Why a stage has to run, or None if it is complete for these inputs."""

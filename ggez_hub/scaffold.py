@@ -23,6 +23,7 @@ COMMENTS: dict[Key, str] = {
     ("data", "reader"): """\
 # Yours, in place of reader and options: `reader: parquet`, `path:` with a file or folder, and for columns of other
 # names `columns: {image: THEIRS, text: THEIRS, country: THEIRS}`. Rows of the region's countries are kept.
+# Several corpora: `sources: {NAME: {reader: ..., path: ..., license: ...}, ...}`, in place of all but title.
 """,
     ("train",): """\
 # Fit for the small pocket models. For a real base remove what you do not know better: the defaults are meant for it.

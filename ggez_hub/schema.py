@@ -1,13 +1,22 @@
 """What a region, a benchmark and a recipe may say: strict and frozen, defaults stand here and nowhere else."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Iso3 = Annotated[str, Field(pattern=r"^[A-Z]{3}$")]
 Iso639 = Annotated[str, Field(pattern=r"^[a-z]{3}$")]  # ISO 639-3
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
+Label = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]  # a part of dotted keys
 Positive = Annotated[int, Field(ge=1)]
 Scalar = str | int | float | bool
 
@@ -16,6 +25,14 @@ class Strict(BaseModel):
     """Unknown keys and silent conversions are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, populate_by_name=True, allow_inf_nan=False)
+
+
+class Misfit(ValueError):
+    """Values that do not go together, said of a key below the one that is checked."""
+
+    def __init__(self, text: str, *key: str | int) -> None:
+        super().__init__(text)
+        self.key = key
 
 
 class Region(Strict):
@@ -111,21 +128,156 @@ class Base(Strict):
         return self
 
 
-class Data(Source):
-    """The training corpus."""
+class Corpus(HubSource):
+    """Rows that may train the model, and what part they have in the mix."""
 
-    title: str | None = None  # what the card calls it
     license: str | None = None
     languages: tuple[str, ...] = ("en",)
     synthetic: bool = False
+    regional: bool = True  # filter.region applies; false for general data (the paper's D_gen)
+    translate: bool = False  # into the languages of `translate`
+    share: Annotated[float, Field(gt=0, le=1)] | None = None  # of the rows that train; None = all that are left of it
+    cap: Positive | None = None  # rows at most
+
+
+class Data(Corpus):
+    """The training corpus: one source, or several that are mixed."""
+
+    reader: str = ""  # none where there are `sources`
+    title: str | None = None  # what the card calls it
+    sources: dict[Label, Corpus] = {}
+
+    @model_validator(mode="after")
+    def _one_or_several(self) -> Self:
+        if not self.reader and not self.sources:
+            raise ValueError("expected a reader, or several sources with a reader each")
+        if alone := [key for key in Corpus.model_fields if self.sources and key in self.model_fields_set]:
+            raise Misfit("belongs to each of the sources, not beside them", alone[0])
+        shares = {name: corpus.share for name, corpus in self.corpora.items() if corpus.share is not None}
+        if shares and len(shares) < len(self.corpora):
+            lacking = next(name for name in self.corpora if name not in shares)
+            raise Misfit(f"{lacking} has no share; give one to every source, or to none", "sources", lacking)
+        if shares and abs(sum(shares.values()) - 1) > 1e-6:
+            key = "sources" if self.sources else "share"
+            raise Misfit(f"the shares sum to {sum(shares.values()):g}, expected 1", key)
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_what_sources_say(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        plain: dict[str, Any] = handler(self)
+        return {key: value for key, value in plain.items() if not (self.sources and key in Corpus.model_fields)}
+
+    @property
+    def corpora(self) -> dict[str, Corpus]:
+        """Every source by its name; a single one is called data."""
+        return self.sources or {"data": self}
+
+
+Evidence = Literal["country", "language", "text", "image"]
+EVIDENCE: tuple[Evidence, ...] = get_args(Evidence)
+
+
+class Reward(Strict):
+    """Who says how good a row is, from 1 to 5."""
+
+    model: Name  # one of ggez_hub.data.rewards.MODELS
+    id: str | None = None  # its weights on the Hub or in a folder, or what the endpoint calls it; None = the published
+    revision: str | None = None
+    endpoint: str | None = None  # address of an OpenAI-compatible server that has it loaded; None = in this process
+
+
+class Unsafe(Strict):
+    """What is left out as unsafe: by a column of the data, or by a model that classifies pictures."""
+
+    column: str | None = None  # with a score 0..1
+    id: str | None = None  # of an image classification model, on the Hub or in a folder
+    revision: str | None = None
+    label: str = "nsfw"  # the model's class whose probability counts
+    max: Fraction = 0.5  # rows above are dropped
+
+    @model_validator(mode="after")
+    def _one_of(self) -> Self:
+        if (self.column is None) == (self.id is None):
+            raise ValueError("give exactly one of column, id")
+        return self
 
 
 class Filter(Strict):
-    """Which rows of the corpus train the model."""
+    """Which rows of the corpus train the model: rules in the order in which they are applied."""
 
-    region: bool = True  # keep only rows of the region's countries
+    # Keep only rows of the region: by these kinds of evidence, the first that says something decides. True = country.
+    region: bool | tuple[Evidence, ...] = True
+    min_similarity: float | None = None  # of a picture to the region's prompts above all others (evidence image)
+    embedding: str | None = None  # the embedding model of evidence image and of duplicates, by Hub id or folder
+    min_text: Annotated[int, Field(ge=1)] = 1  # characters of a caption
+    max_text: Positive | None = None
+    licenses: tuple[str, ...] = ()  # allowed of a row; empty = any
+    unsafe: Unsafe | None = None
+    min_side: Positive | None = None  # pixels of the shorter side
+    max_aspect: Annotated[float, Field(ge=1)] | None = None  # longer side over shorter
     min_reward: float | None = None  # keep rows whose `reward` is at least this (the paper: 3 on a scale of 1 to 5)
+    reward: Reward | None = None  # who gives it; None = it stands in the data
+    max_hash_distance: Annotated[int, Field(ge=0, le=16)] | None = None  # bits of 64 in which two pictures are the same
+    max_cosine: Fraction | None = None  # of two pictures' embeddings, above which they are the same
+    contamination: Literal["refuse", "drop", "keep"] = "refuse"  # rows of training that stand in a benchmark as well
     max_broken: Fraction = 0.1  # more undecodable pictures than this share is an error
+
+    @field_validator("region", mode="before")
+    @classmethod
+    def _evidence(cls, region: Any) -> Any:
+        kinds = ", ".join(EVIDENCE)
+        if not isinstance(region, bool) and not (isinstance(region, list | tuple) and region):
+            raise ValueError(f"expected true, false or a list of evidence: {kinds}")
+        for i, kind in enumerate(() if isinstance(region, bool) else region):
+            if kind not in EVIDENCE:
+                raise Misfit(f"{kind!r} is no evidence that a row is of the region; known: {kinds}", i)
+        return region if isinstance(region, bool) else tuple(region)
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        by_image = isinstance(self.region, tuple) and "image" in self.region
+        if by_image and self.min_similarity is None:
+            raise Misfit("evidence image needs filter.min_similarity", "region")
+        if self.min_similarity is not None and not by_image:
+            raise Misfit("goes with evidence image, as in filter.region: [country, text, image]", "min_similarity")
+        if by_image and self.embedding is None:
+            raise Misfit("evidence image needs filter.embedding, an embedding model", "region")
+        if self.max_cosine is not None and self.embedding is None:
+            raise Misfit("needs filter.embedding, an embedding model", "max_cosine")
+        if self.max_text is not None and self.max_text < self.min_text:
+            raise Misfit(f"is less than filter.min_text, {self.min_text}", "max_text")
+        if self.reward is not None and self.min_reward is None:
+            raise Misfit("needs filter.min_reward, the least that is kept", "reward")
+        return self
+
+
+class Translator(Strict):
+    """A model that translates."""
+
+    id: str  # an NLLB checkpoint on the Hub or in a folder, or what the endpoint calls its model
+    revision: str | None = None
+    endpoint: str | None = None  # address of an OpenAI-compatible server; None = in this process
+    license: str | None = None  # of what it writes, such as cc-by-nc-4.0
+
+
+class Translate(Strict):
+    """Into which languages rows of sources with `translate: true` are translated, and by what."""
+
+    languages: tuple[Iso639, ...] = ()  # empty = the region's
+    translators: dict[Label, Translator] = Field(min_length=1)
+    models: dict[Iso639, Label] = {}  # language: its translator
+    default: Label | None = None  # the translator of all others
+    copies: Positive = 1  # languages that each row is translated into, drawn by its id
+    min_back: Fraction | None = None  # chrF, 0..1, of the text translated back against the text; None = not checked
+    check_language: bool = True  # whether what came out is in the language that was asked for
+
+    @model_validator(mode="after")
+    def _known(self) -> Self:
+        named: dict[tuple[str, ...], str | None] = {("models", key): name for key, name in self.models.items()}
+        for key, name in (named | {("default",): self.default}).items():
+            if name is not None and name not in self.translators:
+                raise Misfit(f"unknown translator {name!r}; known: {', '.join(self.translators)}", *key)
+        return self
 
 
 class Lora(Strict):
@@ -223,8 +375,22 @@ class Recipe(Strict):
     sweep: Sweep
     card: Card = Card()
     push: Push = Push()
+    translate: Translate | None = None
+    # For `ggez ablate`: the sources of each mix, and the rows of each at most (None = all), in place of cap and share.
+    mixes: dict[Label, Annotated[dict[Label, Positive | None], Field(min_length=1)]] = {}
+    engine: Literal["processes", "ray"] = "processes"  # what filters and translates in parallel, with the same result
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0  # what numpy and torch both take
     notes: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        translated = [name for name, corpus in self.data.corpora.items() if corpus.translate]
+        if translated and self.translate is None:
+            key = ("sources", translated[0], "translate") if self.data.sources else ("translate",)
+            raise Misfit("needs the section translate, which says into what and by what", "data", *key)
+        if self.translate and not translated:
+            raise Misfit("no source has translate: true", "translate")
+        return self
 
     def section(self, *names: str) -> dict[str, Any]:
         """The named parts as plain data, as the manifests hash them."""

@@ -20,7 +20,7 @@ import layers
 from ggez_hub import describe, registry, reproduce
 from ggez_hub.cli import cli
 from ggez_hub.data import readers
-from ggez_hub.schema import Recipe
+from ggez_hub.schema import Corpus, Recipe
 
 REPOSITORY = Path(__file__).parents[1]
 DOCUMENTS = ("README.md", "CONTRIBUTING.md", "docs/paper.md")
@@ -108,10 +108,15 @@ def _training(recipe: Recipe) -> str:
 
 
 def _data(recipe: Recipe) -> str:
-    source = recipe.data.path or recipe.data.reader
-    if readers.needs_path(recipe.data.reader) and not recipe.data.path:
-        source = "yours: `data.path=FILE`"
-    return source + (" (synthetic)" if recipe.data.synthetic else "")
+    return "; ".join(_corpus(name, corpus) for name, corpus in recipe.data.corpora.items())
+
+
+def _corpus(name: str, corpus: Corpus) -> str:
+    source = corpus.path or corpus.id or corpus.reader
+    if readers.needs_path(corpus.reader) and not (corpus.path or corpus.id):
+        key = "data" if name == "data" else f"data.sources.{name}"
+        source = f"yours: `{key}.path=FILE`"
+    return source + (" (synthetic)" if corpus.synthetic else "")
 
 
 def demo_table(folder: Path = RESULTS) -> str:

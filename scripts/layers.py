@@ -20,7 +20,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("recipes",),
     ("stages",),
     ("pipeline", "model", "gate"),
-    ("describe", "scaffold", "preview", "verify", "predict", "reproduce", "spaces", "metrics"),
+    ("describe", "scaffold", "ablate", "preview", "verify", "predict", "reproduce", "spaces", "metrics"),
     ("cli",),
     ("__main__", ROOT),
 )

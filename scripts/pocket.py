@@ -26,6 +26,7 @@ def main() -> None:
     parser.add_argument("--out", default="runs")
     args = parser.parse_args()
     shipped = [name for name in registry.files("recipes") if name.startswith("pocket-")]
+    shipped = [name for name in shipped if not load_recipe(name).mixes]  # those are for `ggez ablate`
     bases = [name for name in shipped if load_recipe(name).base.random is not None]
     bases.sort(key=lambda name: name != JUDGE)  # which has to be there to measure another
     for name in bases if args.bases else ():

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from ggez_hub import hub, recipes, registry
-from ggez_hub.data import readers
+from ggez_hub.data import readers, rewards
 from ggez_hub.errors import ConfigError
 from ggez_hub.runs import read_json
-from ggez_hub.schema import Benchmark, Recipe
+from ggez_hub.schema import Benchmark, Corpus, Recipe
 
 REPOSITORY = Path(__file__).parents[1]
 LIMIT = 600  # seconds of a rehearsal
@@ -102,8 +102,17 @@ def missing(recipe: Recipe) -> Iterator[str]:
             yield f"its base {model}"
     if base.recipe:
         yield f"its base, the output of recipe {base.recipe}"
-    if readers.needs_path(recipe.data.reader) and not _is_here(recipe.data.path):
-        yield f"its data {recipe.data.path or '(without data.path)'}"
+    for key, corpus in _corpora(recipe).items():
+        if readers.needs_path(corpus.reader) and not _is_here(corpus.path):
+            yield f"its data {corpus.path or corpus.id or f'(without {key}.path)'}"
+    rules, translate = recipe.filter, recipe.translate
+    if rules.reward and not rewards.MODELS[rules.reward.model].synthetic:
+        yield f"its reward model {rules.reward.model}"
+    for model in filter(None, (rules.embedding, rules.unsafe and rules.unsafe.id)):
+        if not hub.is_shipped(model):
+            yield f"its filter's model {model}"
+    for translator in translate.translators.values() if translate else ():
+        yield f"its translator {translator.id}"
     for name in recipe.sweep.benchmarks:
         benchmark = recipes.load_benchmark(name)
         source = benchmark.source
@@ -111,6 +120,12 @@ def missing(recipe: Recipe) -> Iterator[str]:
             yield f"the questions of {name}"
         if benchmark.judge and not hub.is_shipped(benchmark.judge):
             yield f"the judge {benchmark.judge} of {name}"
+
+
+def _corpora(recipe: Recipe) -> dict[str, Corpus]:
+    """The sources of a recipe's data, by their keys in it."""
+    prefix = "data.sources." if recipe.data.sources else ""
+    return {f"{prefix}{name}": corpus for name, corpus in recipe.data.corpora.items()}
 
 
 def _is_here(path: str | None) -> bool:
@@ -126,7 +141,7 @@ def rehearse(path: Path, recipe: Recipe) -> tuple[float, dict[str, Any]]:
     Raises:
         RehearsalError: It does not run, with what the run said last.
     """
-    train, data = recipe.train, recipe.data
+    train = recipe.train
     short: dict[str, Any] = {
         "train.steps": min(train.steps, MOST_STEPS),
         "train.batch_size": min(train.batch_size, MOST_ROWS),
@@ -138,9 +153,10 @@ def rehearse(path: Path, recipe: Recipe) -> tuple[float, dict[str, Any]]:
         short["train.micro_batch_size"] = min(train.micro_batch_size, MOST_ROWS)
     if train.pretrain:
         short["train.pretrain.steps"] = min(train.pretrain.steps, MOST_STEPS)
-    if data.path:
-        short["data.path"] = str(REPOSITORY / data.path)
-    short |= {f"data.options.{name}": value for name, value in _few(data.options).items()}
+    for key, corpus in _corpora(recipe).items():
+        if corpus.path:
+            short[f"{key}.path"] = str(REPOSITORY / corpus.path)
+        short |= {f"{key}.options.{name}": value for name, value in _few(corpus.options).items()}
     with tempfile.TemporaryDirectory() as folder:
         for (
             name

@@ -173,7 +173,9 @@ def test_truncated_output_is_made_again(published: Path, project: Path, capsys: 
     assert weights.read_bytes() == whole
 
 
-@pytest.mark.parametrize("stage", ["filter", "train", "merge"])
+@pytest.mark.parametrize(
+    "stage", ["filter", *(pytest.param(name, marks=pytest.mark.slow) for name in ("train", "merge"))]
+)
 def test_full_disk_ends_in_one_message_and_nothing_half_written(project: Path, stage: str) -> None:
     if stage == "merge":
         assert ggez("run", "tiny", "--until", "sweep") == 0

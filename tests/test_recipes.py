@@ -284,6 +284,124 @@ def test_min_retention_null_is_the_plain_rule(project: Callable[..., None]) -> N
     assert load_recipe("mine").sweep.min_retention is None
 
 
+SOURCES = """\
+data:
+  sources:
+    near:
+      reader: pocket
+      options: {train: 1}
+    far: {reader: pocket, options: {train: 1}, regional: false}
+"""
+ONE = "data:\n  reader: pocket\n  options: {train: 1}\n"
+
+
+def test_a_recipe_may_mix_several_sources(project: Callable[..., None]) -> None:
+    project((ONE, SOURCES), ("title: Mine", "title: Mine\nmixes: {half: {near: 50, far: null}}"))
+    recipe = load_recipe("mine")
+    assert list(recipe.data.corpora) == ["near", "far"]
+    assert [corpus.regional for corpus in recipe.data.corpora.values()] == [True, False]
+    assert recipe.mixes == {"half": {"near": 50, "far": None}}
+    Path("recipes/again.yaml").write_text(registry.to_yaml(recipe.model_dump(mode="json", by_alias=True)))
+    assert load_recipe("again") == recipe  # as it is written into the run folder, and published
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
+        ("reader: pocket\n", "reader: poket\n", "8  reader: unknown reader 'poket'; did you mean 'pocket'?"),
+        ("  {train: 1}", "  {trian: 1}", "9  options.trian: unknown option; did you mean 'train'?"),
+        (", regional", ", columns: {txt: x}, regional", "10  columns.txt: unknown field; did you mean 'text'?"),
+        (", regional", ", languages: [Englsh], regional", "10  data.sources.far.languages: found 'Englsh'"),
+        (", regional", ", regonal", "10  data.sources.far.regonal: unknown key; did you mean 'regional'?"),
+        ("far: {", "a.b: {", "10  data.sources.a.b"),
+        (
+            "  sources:",
+            "  license: mit\n  sources:",
+            "6  data.license: belongs to each of the sources, not beside them",
+        ),
+        (
+            "  sources:",
+            "  reader: pocket\n  sources:",
+            "6  data.reader: belongs to each of the sources, not beside them",
+        ),
+        (", regional", ", share: 0.5, regional", "7  data.sources.near: near has no share; give one to every source,"),
+        (", regional", ", translate: true, regional", "10  data.sources.far.translate: needs the section translate"),
+        (
+            "title: Mine",
+            "mixes: {a: {far: 1, neer: 1}}\ntitle: Mine",
+            "1  mixes.a.neer: unknown source 'neer'; did you",
+        ),
+        ("title: Mine", "mixes: {a: {far: 0}}\ntitle: Mine", "1  mixes.a.far: Input should be greater than or equal"),
+        ("title: Mine", "filter: {region: [txt]}\ntitle: Mine", "1  filter.region.0: 'txt' is no evidence"),
+        ("title: Mine", "filter: {region: some}\ntitle: Mine", "1  filter.region: expected true, false or a list"),
+        ("title: Mine", "filter:\n  max_cosine: 0.9\ntitle: Mine", "2  filter.max_cosine: needs filter.embedding"),
+        ("title: Mine", "filter:\n  reward: {model: clip}\ntitle: Mine", "2  filter.reward: needs filter.min_reward"),
+        (
+            "title: Mine",
+            "filter:\n  min_reward: 3\n  reward: {model: clp}\ntitle: Mine",
+            "3  reward.model: unknown model",
+        ),
+        (
+            "title: Mine",
+            "filter:\n  min_reward: 3\n  reward: {model: image-reward}\ntitle: Mine",
+            "3  reward.id: ImageReward is published as a pickle (.pt), which is never loaded; python scripts/convert",
+        ),
+        (
+            "title: Mine",
+            "translate:\n  translators: {n: {id: x}}\ntitle: Mine",
+            "1  translate: no source has translate:",
+        ),
+        (
+            "title: Mine",
+            "translate:\n  translators: {n: {id: x}}\n  default: m\ntitle: Mine",
+            "3  translate.default: unknown translator 'm'; known: n",
+        ),
+        (
+            "title: Mine",
+            "translate:\n  languages:\n  - ind\n  - tet\n  translators: {n: {id: x}}\n  default: n\ntitle: Mine",
+            "4  translate.languages.1: tet (Tetum) is unsupported by NLLB-200",
+        ),
+        ("title: Mine", "engine: dask\ntitle: Mine", "1  engine: Input should be 'processes' or 'ray'"),
+    ],
+)
+def test_a_mistake_in_sources_filters_mixes_and_translation_is_told_at_its_line(
+    project: Callable[..., None], old: str, new: str, problem: str
+) -> None:
+    project((ONE, SOURCES), (old.strip(), new.strip()))
+    found = problems(load_recipe, "mine")
+    assert any(line.startswith(f"{PATH}:{problem}") for line in found), found
+
+
+def test_mistakes_in_several_sources_and_mixes_come_at_once(project: Callable[..., None]) -> None:
+    broken = SOURCES.replace("near:\n      reader: pocket", "near:\n      reader: poket").replace(
+        "{train: 1}, r", "{x: 1}, r"
+    )
+    project((ONE, broken), ("title: Mine", "mixes: {a: {b: 1}, c: {d: 1}}\ntitle: Mine"))
+    found = {line.partition(": unknown")[0].partition("  ")[2] for line in problems(load_recipe, "mine")}
+    assert found == {"mixes.a.b", "mixes.c.d", "reader", "options.x"}
+
+
+def test_several_sources_have_no_path_that_a_benchmark_could_read(project: Callable[..., None]) -> None:
+    Path("recipes/benchmarks/hard.yaml").write_text(
+        BENCHMARK.replace("reader: pocket\n  options:\n    test: 1", "reader: parquet")
+    )
+    project((ONE, SOURCES))
+    assert problems(load_recipe, "mine") == [
+        f"{PATH}:15  sweep.regional.0: 'hard' is read from data.path, which a recipe of several sources does not have; "
+        "give a copy of it a source.path"
+    ]
+
+
+def test_shares_sum_to_one(project: Callable[..., None]) -> None:
+    shares = SOURCES.replace("options: {train: 1}\n    far", "share: 0.75\n    far").replace(
+        "regional: false", "share: 0.25"
+    )
+    project((ONE, shares))
+    assert load_recipe("mine").data.sources["far"].share == 0.25
+    found = problems(load_recipe, "mine", {"data.sources.far.share": 0.5})
+    assert found == [f"{PATH}:6 and argument data.sources.far.share  data.sources: the shares sum to 1.25, expected 1"]
+
+
 def test_recipe_that_is_not_there() -> None:
     assert problems(load_recipe, "nowhere/mine.yaml") == ["nowhere/mine.yaml: no such file"]
     (problem,) = problems(load_recipe, "pocket-see-embedding")

@@ -225,7 +225,7 @@ def test_lines_are_those_of_the_keys() -> None:
         ("{random: {hidden: 16}}", "{}", "4  base: give exactly one of id, recipe, random"),
         ("{random: {hidden: 16}}", "{id: x, recipe: y}", "4  base: give exactly one of id, recipe, random"),
         ("{random: {hidden: 16}}", "[random]", "4  base: Input should be an object"),
-        ("{reader: pocket}", "{}", "5  data.reader: is missing"),
+        ("{reader: pocket}", "{}", "5  data: expected a reader, or several sources with a reader each"),
         ("{reader: pocket}", "pocket", "5  data: Input should be an object"),
         ("{reader: pocket}", "{reader: pocket, pth: x}", "5  data.pth: unknown key; did you mean 'path'?"),
         ("{reader: pocket}", "{reader: pocket, options: {a: [1]}}", "5  data.options.a: expected text, a number,"),
@@ -306,7 +306,7 @@ def test_all_problems_of_a_file_come_at_once(file: Path) -> None:
         f"{file}:1  title: is missing",
         f"{file}:1  base: is missing",
         f"{file}:2  family: Input should be a valid string",
-        f"{file}:4  data.reader: is missing",
+        f"{file}:4  data: expected a reader, or several sources with a reader each",
         f"{file}:5  sweep.alphas.0: Input should be less than or equal to 1",
     }
 

@@ -6,41 +6,35 @@ options are errors that name file and row. With ``pictures=False`` no picture is
 """
 
 import ast
-import csv
 import io
-import json
 import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ggez_hub.data import images
+from ggez_hub.data import images, tables
 from ggez_hub.data.conversations import LETTERS
+from ggez_hub.data.tables import Row
 from ggez_hub.errors import InputError, did_you_mean
 from ggez_hub.hub import datasets
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-BATCH = 128  # rows with pictures in memory at once: more than 2 GiB of these do not fit one array
-PLAIN = 1024  # ... without
 WORLDCUISINES_LANGUAGES = (
     "en", "id_formal", "id_casual", "zh_cn", "ko_formal", "ko_casual", "ja_formal", "ja_casual", "su_loma", "jv_krama",
     "jv_ngoko", "cs", "es", "fr", "ar", "hi", "bn", "mr", "si_formal_spoken", "yo", "yue", "nan", "nan_spoken", "tl",
     "th", "az", "ru_formal", "ru_casual", "it", "sc",
 )  # fmt: skip
 # Parts of countries, and the two countries that are not told apart.
-_NATIONS = {"England": "GBR", "Scotland": "GBR", "Wales": "GBR", "Northern Ireland": "GBR", "Korea": "KOR|PRK"}
+NATIONS = {"England": "GBR", "Scotland": "GBR", "Wales": "GBR", "Northern Ireland": "GBR", "Korea": "KOR|PRK"}
 REASONED = (
     "Describe what the picture shows, then weigh every option. End with the letter of the right one in round brackets."
 )
 _PAIR = re.compile(r"""\(\s*['"]([^()]+)['"]\s*,\s*['"]([^()]+)['"]\s*\)""")
 _NUMBERED = re.compile(r"^[ \t]*(\d+)\.(.*)$", re.MULTILINE)
-
-Row = dict[str, Any]
 
 
 # -------------------------------------------------------------------------------------------------------- WorldCuisines
@@ -74,16 +68,16 @@ def worldcuisines(
     Raises:
         InputError: Options that cannot be read, a question twice, a column that is not there.
     """
-    _one_of("references", references, (None, "own", "dual", "multi"))
-    _one_of("task", task, (None, 1, 2))
-    _one_of("size", size, ("large", "small"))
-    files = _files(path, (".csv", ".jsonl"))
+    one_of("references", references, (None, "own", "dual", "multi"))
+    one_of("task", task, (None, 1, 2))
+    one_of("size", size, ("large", "small"))
+    files = tables.files(path, (".csv", ".jsonl"))
     if wide := [
         file for file in files if file.suffix == ".csv" and (file.name.endswith("_items.csv") or len(files) == 1)
     ]:
         asked = [row for file in wide for row in _wide(file)]
     else:
-        files = [f for f in files if f.suffix == ".jsonl" and not _of_other_set(f, size)]
+        files = [f for f in files if f.suffix == ".jsonl" and not of_other_set(f, size)]
         asked = [row for file in files for row in _published(file)]
     if not asked:
         raise InputError(f"{path}: no question of WorldCuisines there", "it holds *.jsonl or *_items.csv files")
@@ -96,14 +90,15 @@ def worldcuisines(
     for row in asked:
         if row["name"]:
             names.setdefault(row["id"], {})[row["language"]] = row["name"]
-    yield from _batches(
+    yield from tables.batches(
         (row["where"], _dish_question(row, dishes.get(row["url"], {}), names.get(row["id"], {}), references))
         for row in asked
         if task is None or (row["prompt_type"] == "2") == (task == 2)
     )
 
 
-def _of_other_set(file: Path, size: str) -> bool:
+def of_other_set(file: Path, size: str) -> bool:
+    """Whether the name of a file of WorldCuisines says that it is of another set: large, small, or train."""
     sets = {part for part in ("large", "small", "train") if re.search(rf"(^|_){part}_", file.name)}
     return bool(sets) and size not in sets
 
@@ -113,7 +108,7 @@ def _published(file: Path) -> Iterator[Row]:
         "qa_id", "lang", "food_id", "prompt_type", "multi_choice_prompt", "open_ended_prompt", "image_url", "answer",
         "multi_choice_answer",
     )  # fmt: skip
-    for where, record in _records(file, wanted):
+    for where, record in tables.records(file, wanted):
         yield {
             "where": where,
             "id": _text(where, record, "qa_id"),
@@ -132,7 +127,7 @@ def _published(file: Path) -> Iterator[Row]:
 
 def _wide(file: Path) -> Iterator[Row]:
     wanted = ("qa_id", "food_id", "countries", "prompt_type", "image_url", "gold")
-    for where, record in _records(file, wanted):
+    for where, record in tables.records(file, wanted):
         prompts = {language: record.get(f"prompt_{language}") or None for language in WORLDCUISINES_LANGUAGES}
         options = {language: _numbered(where, text) for language, text in prompts.items() if text}
         if not options:
@@ -173,7 +168,7 @@ def _dish_question(row: Row, dish: Mapping[str, Any], names: Mapping[str, str], 
         "prompt_type": row["prompt_type"],
         "kind": "country" if row["prompt_type"] == "2" else "dish",
         "category": dish.get("category"),
-        "country": "|".join(_NATIONS.get(name, name) for name in countries.split("|")) or None,
+        "country": "|".join(NATIONS.get(name, name) for name in countries.split("|")) or None,
         "question": row["open"] if references else row["choice"],
         "options": [] if references else options,
         "answer": answer,
@@ -196,16 +191,24 @@ def _numbered(where: str, prompt: Any) -> list[str]:
 
 
 def _dishes(kb: str, revision: str | None, urls: set[str], pictures: bool) -> dict[str, Row]:
-    """What the knowledge base knows of the dish in each picture: its countries, its category, the picture itself."""
+    """What the knowledge base knows of the dish in each of these pictures."""
+    found: dict[str, Row] = {}
+    for url, dish in known_dishes(kb, revision, pictures):
+        if url in urls:
+            found.setdefault(url, dish)
+    return found
+
+
+def known_dishes(kb: str, revision: str | None, pictures: bool) -> Iterator[tuple[str, Row]]:
+    """The address of each picture in the knowledge base, and of its dish: countries, category, the picture itself."""
     folder = Path(kb)
     if not folder.exists():  # the CSV beside the parquet files is small, and has no pictures
         folder = datasets.fetch(kb, revision, ("*.parquet",) if pictures else ("*.csv",))
         if not pictures and not any(folder.rglob("*.csv")):
             folder = datasets.fetch(kb, revision, ("*.parquet",))
-    found: dict[str, Row] = {}
-    files = _files(str(folder), (".csv", ".parquet"))
+    files = tables.files(str(folder), (".csv", ".parquet"))
     for file in [file for file in files if file.suffix == ".parquet"] or files:
-        for where, record in _records(file, (), pictures):
+        for where, record in tables.records(file, (), pictures):
             known = {re.sub(r"\W+", "_", name).casefold(): value for name, value in record.items()}
             for name in ("image1_url", "countries"):
                 if name not in known:
@@ -218,12 +221,10 @@ def _dishes(kb: str, revision: str | None, urls: set[str], pictures: bool) -> di
                 iter(_parts(known.get("coarse_categories") or known.get("coarse_grained_categories"))), None
             )
             for i in range(1, 9):
-                url = known.get(f"image{i}_url")
-                if url in urls:
+                if url := known.get(f"image{i}_url"):
                     image = known.get(f"image{i}")
                     held = image if isinstance(image, Mapping) and image.get("bytes") else None
-                    found.setdefault(url, {"countries": countries, "category": category, "image": held})
-    return found
+                    yield url, {"countries": countries, "category": category, "image": held}
 
 
 def _parts(value: Any) -> list[str]:
@@ -244,7 +245,7 @@ def cvqa(path: str, *, prompts: str = "both", pictures: bool = True) -> Iterator
     Raises:
         InputError: Options or a subset that cannot be read, an id twice, a column that is not there.
     """
-    _one_of("prompts", prompts, ("both", "english", "local"))
+    one_of("prompts", prompts, ("both", "english", "local"))
     wanted = (
         "ID", "Subset", "Question", "Translated Question", "Options", "Translated Options", "Category", "Image Source",
         "License", *(("image",) if pictures else ()),
@@ -253,8 +254,8 @@ def cvqa(path: str, *, prompts: str = "both", pictures: bool = True) -> Iterator
 
     def rows() -> Iterator[tuple[str, Row]]:
         seen: dict[tuple[str, ...], str] = {}
-        for file in _files(path, (".parquet",)):
-            for where, record in _records(file, wanted, pictures):
+        for file in tables.files(path, (".parquet",)):
+            for where, record in tables.records(file, wanted, pictures):
                 language, country = _subset(where, record["Subset"])
                 name = _text(where, record, "ID")
                 _once(seen, where, id=name)
@@ -277,7 +278,7 @@ def cvqa(path: str, *, prompts: str = "both", pictures: bool = True) -> Iterator
                         },
                     )
 
-    yield from _batches(rows())
+    yield from tables.batches(rows())
 
 
 def _subset(where: str, text: Any) -> tuple[str, str]:
@@ -313,7 +314,7 @@ def sea_vqa(path: str, *, pictures: bool = True) -> Iterator["pa.RecordBatch"]:
     """
     files = [
         f
-        for f in _files(path, (".arrow", ".parquet", ".json", ".jsonl"))
+        for f in tables.files(path, (".arrow", ".parquet", ".json", ".jsonl"))
         if not f.name.startswith(("dataset_", "state."))
     ]
     splits: dict[str, list[Path]] = {}
@@ -338,7 +339,7 @@ def sea_vqa(path: str, *, pictures: bool = True) -> Iterator["pa.RecordBatch"]:
     def rows() -> Iterator[tuple[str, Row]]:
         for country, parts in sorted(splits.items()):
             same_kind = [part for part in parts if part.suffix == parts[0].suffix]  # the Hub has a split twice
-            records = (found for part in same_kind for found in _records(part, wanted))
+            records = (found for part in same_kind for found in tables.records(part, wanted))
             for number, (where, record) in enumerate(records):
                 said = [str(record[letter] or "").strip() for letter in letters]
                 if sum(map(bool, said)) < 2:
@@ -363,7 +364,7 @@ def sea_vqa(path: str, *, pictures: bool = True) -> Iterator["pa.RecordBatch"]:
                     },
                 )
 
-    yield from _batches(rows())
+    yield from tables.batches(rows())
 
 
 # --------------------------------------------------------------------------------------------------------- CultureVerse
@@ -382,59 +383,66 @@ def cultureverse(path: str, *, split: str = "given", pictures: bool = True) -> I
     Raises:
         InputError: A field that is not there, options that cannot be read, an id twice.
     """
-    _one_of("split", split, ("given", "image", "concept"))
-    wanted = (
-        "id",
-        "image",
-        "concept",
-        "category",
-        "country",
-        "continent",
-        "question_type",
-        "question",
-        "options",
-        "answer",
-    )
+    one_of("split", split, ("given", "image", "concept"))
 
     def rows() -> Iterator[tuple[str, Row]]:
         seen: dict[tuple[str, ...], str] = {}
-        first: dict[tuple[str, str], str] = {}  # picture of a concept
-        for file in _files(path, (".jsonl",)):
-            for where, record in _records(file, (*wanted, *(("split",) if split == "given" else ()))):
-                name, concept = _text(where, record, "id"), _text(where, record, "concept")
-                _once(seen, where, id=name)
-                options = _options(where, "options", record["options"])
-                letters = LETTERS[: len(options)]
-                letter = str(record["answer"] or "").strip().strip("().").upper()
-                country = record.get("country_code") or record["country"]
-                if split == "given":
-                    side = record["split"]
-                elif split == "image":
-                    side = (
-                        "test" if first.setdefault((country, concept), record["image"]) == record["image"] else "train"
-                    )
-                else:
-                    side = "test" if zlib.crc32(concept.casefold().encode()) % 5 == 0 else "train"
-                listed = (f"({letter}) {option}" for letter, option in zip(letters, options, strict=True))
-                yield (
-                    where,
-                    {
-                        "id": name,
-                        "image": {"bytes": None, "path": record["image"]},
-                        "category": record["category"],
-                        "country": country,
-                        "language": "en",
-                        "question": "\n".join((_text(where, record, "question"), *listed, REASONED)),
-                        "options": options,
-                        "answer": options[letters.index(letter)] if len(letter) == 1 and letter in letters else None,
-                        "kind": record["question_type"],
-                        "concept": concept,
-                        "continent": record["continent"],
-                        "split": side,
-                    },
-                )
+        first: dict[tuple[str, str], str] = {}
+        for file in tables.files(path, (".jsonl",)):
+            for where, record in tables.records(file, culture_fields(split)):
+                row = culture_question(where, record, split, first)
+                _once(seen, where, id=row["id"])
+                yield where, row
 
-    yield from _batches(rows())
+    yield from tables.batches(rows())
+
+
+def culture_fields(split: str) -> tuple[str, ...]:
+    """The fields that a question of CultureVerse has to have."""
+    fields = (
+        "id", "image", "concept", "category", "country", "continent", "question_type", "question", "options", "answer",
+    )  # fmt: skip
+    return (*fields, "split") if split == "given" else fields
+
+
+def culture_question(where: str, record: Row, split: str, first: dict[tuple[str, str], str]) -> Row:
+    """A question of CultureVerse as a row.
+
+    Args:
+        where: Where it stands.
+        record: What stands there.
+        split: See `cultureverse`.
+        first: The first picture of each concept so far, which grows.
+
+    Raises:
+        InputError: No id, concept or question, options that cannot be read.
+    """
+    concept = _text(where, record, "concept")
+    options = _options(where, "options", record["options"])
+    letters = LETTERS[: len(options)]
+    letter = str(record["answer"] or "").strip().strip("().").upper()
+    country = record.get("country_code") or record["country"]
+    if split == "given":
+        side = record["split"]
+    elif split == "image":
+        side = "test" if first.setdefault((str(country), concept), record["image"]) == record["image"] else "train"
+    else:
+        side = "test" if zlib.crc32(concept.casefold().encode()) % 5 == 0 else "train"
+    listed = (f"({letter}) {option}" for letter, option in zip(letters, options, strict=True))
+    return {
+        "id": _text(where, record, "id"),
+        "image": {"bytes": None, "path": record["image"]},
+        "category": record["category"],
+        "country": country,
+        "language": "en",
+        "question": "\n".join((_text(where, record, "question"), *listed, REASONED)),
+        "options": options,
+        "answer": options[letters.index(letter)] if len(letter) == 1 and letter in letters else None,
+        "kind": record["question_type"],
+        "concept": concept,
+        "continent": record["continent"],
+        "split": side,
+    }
 
 
 # ---------------------------------------------------------------------------------------------------------- CulturalVQA
@@ -452,15 +460,15 @@ def cultural_vqa(path: str, *, pictures: bool = True) -> Iterator["pa.RecordBatc
     """
     import pyarrow as pa
 
-    for file in _files(path, (".parquet", ".jsonl")):
+    for file in tables.files(path, (".parquet", ".jsonl")):
         rows = [
             (where, {name: _plain(name, value) for name, value in record.items()})
-            for where, record in _records(file, (), pictures)
+            for where, record in tables.records(file, (), pictures)
         ]
         pictured = {name for _, row in rows for name, value in row.items() if isinstance(value, Mapping)}
         fields = dict.fromkeys(name for _, row in rows for name in row)
-        kinds = [(name, _kinds()["image"] if name in pictured else pa.string()) for name in fields]
-        yield _batch(rows, pa.schema(kinds))
+        kinds = [(name, tables.nested()["image"] if name in pictured else pa.string()) for name in fields]
+        yield tables.batch(rows, pa.schema(kinds))
 
 
 def _plain(name: str, value: Any) -> Any:
@@ -489,14 +497,14 @@ def dpg(
     Raises:
         InputError: A column that is not there, a picture that is not there or cannot be read.
     """
-    _one_of("tiles", tiles, (1, 2, 3, 4))
+    one_of("tiles", tiles, (1, 2, 3, 4))
     wanted = (
         "item_id", "text", "keywords", "proposition_id", "dependency", "category_broad", "category_detailed", "tuple",
         "question_natural_language",
     )  # fmt: skip
 
     asked: dict[tuple[str, str], tuple[int, str, Row]] = {}  # by item and proposition, in the order of the file
-    found = (found for file in _files(path, (".csv",)) for found in _records(file, wanted))
+    found = (found for file in tables.files(path, (".csv",)) for found in tables.records(file, wanted))
     for number, (where, record) in enumerate(found):
         name = _text(where, record, "item_id"), _text(where, record, "proposition_id")
         first = asked[name][0] if name in asked else 0  # that program does not see row 0
@@ -529,7 +537,7 @@ def dpg(
                     },
                 )
 
-    yield from _batches(rows(), ("row",))
+    yield from tables.batches(rows(), ("row",))
 
 
 def _tiles(where: str, item: str, folder: Path, count: int) -> list[Row]:
@@ -577,9 +585,9 @@ def xm3600(path: str, *, pictures: bool = True) -> Iterator["pa.RecordBatch"]:
 
     def rows() -> Iterator[tuple[str, Row]]:
         seen: dict[tuple[str, ...], str] = {}
-        for file in _files(path, (".parquet",)):
+        for file in tables.files(path, (".parquet",)):
             language = file.stem.partition("-")[0].casefold()
-            for where, record in _records(file, wanted, pictures):
+            for where, record in tables.records(file, wanted, pictures):
                 name = _text(where, record, "image_id")
                 _once(seen, where, image_id=name, language=language)
                 captions = record["captions"] or []
@@ -600,7 +608,7 @@ def xm3600(path: str, *, pictures: bool = True) -> Iterator["pa.RecordBatch"]:
                     },
                 )
 
-    yield from _batches(rows())
+    yield from tables.batches(rows())
 
 
 @cache
@@ -613,157 +621,6 @@ def _language(code: str) -> str:
 
 
 # -------------------------------------------------------------------------------------------------------------- reading
-def _files(path: str, suffixes: Sequence[str]) -> list[Path]:
-    """A file, or all files of these kinds in a folder, sorted."""
-    root = Path(path)
-    found = sorted(file for file in root.rglob("*") if file.suffix in suffixes) if root.is_dir() else [root]
-    found = [file for file in found if not any(part.startswith(".") for part in file.relative_to(root).parts)]
-    kinds = " or ".join(f"*{suffix}" for suffix in suffixes)
-    if not found or not found[0].is_file():
-        raise InputError(f"{path}: no {kinds} file there", "give its place, such as source.path=FOLDER")
-    if found[0].suffix not in suffixes:
-        raise InputError(f"{path}: expected a {kinds} file")
-    return found
-
-
-def _records(file: Path, wanted: Sequence[str], pictures: bool = True) -> Iterator[tuple[str, Row]]:
-    """The rows of a file as (file and row number, record).
-
-    Args:
-        file: CSV, JSON (a list), JSONL, parquet or Arrow.
-        wanted: Columns that have to be there.
-        pictures: Whether to read columns of pictures, where the kind of file allows to leave them.
-
-    Raises:
-        InputError: A file that cannot be read or has no row, a column that is not there.
-    """
-    reading = {".csv": _csv, ".jsonl": _jsonl, ".json": _json, ".parquet": _parquet, ".arrow": _arrow}[file.suffix]
-    number = 0
-    for number, record in enumerate(reading(file, pictures), 1):
-        where = f"{file}, row {number}"
-        for name in wanted:
-            if name not in record:
-                hint = f"it has: {', '.join(map(str, record))}"
-                raise InputError(f"{where}: no column {name!r}{did_you_mean(name, list(record))}", hint)
-        yield where, record
-    if not number:
-        raise InputError(f"{file}: no row in it", "check that the download is complete")
-
-
-def _csv(file: Path, pictures: bool) -> Iterator[Row]:
-    number = 0
-    try:
-        with file.open(encoding="utf-8-sig", newline="") as lines:
-            for record in csv.DictReader(lines, strict=True):  # every value a text: the language nan is one
-                number += 1
-                if None in record or None in record.values():
-                    raise csv.Error(f"row {number} has more or fewer values than the first line has names")
-                yield record
-    except (OSError, UnicodeDecodeError, csv.Error) as err:
-        raise InputError(f"{file}: not a readable CSV file: {err}") from err
-
-
-def _jsonl(file: Path, pictures: bool) -> Iterator[Row]:
-    try:
-        with file.open(encoding="utf-8-sig") as lines:
-            for number, line in enumerate((line for line in lines if line.strip()), 1):
-                try:
-                    record = json.loads(line)
-                except (ValueError, RecursionError) as err:
-                    raise InputError(f"{file}, row {number}: not JSON: {err}", "it has one JSON object a line") from err
-                yield _object(record, f"{file}, row {number}")
-    except (OSError, UnicodeDecodeError) as err:
-        raise InputError(f"{file}: not a readable JSONL file: {err}", "it has one JSON object a line") from err
-
-
-def _json(file: Path, pictures: bool) -> Iterator[Row]:
-    try:
-        records = json.loads(file.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as err:
-        raise InputError(f"{file}: not a readable JSON file: {err}") from err
-    if not isinstance(records, list):
-        raise InputError(f"{file}: expected a list of questions, found {type(records).__name__}")
-    for number, record in enumerate(records, 1):
-        yield _object(record, f"{file}, row {number}")
-
-
-def _object(record: Any, where: str) -> Row:
-    if not isinstance(record, dict):
-        raise InputError(f"{where}: expected a JSON object, found {type(record).__name__}")
-    return record
-
-
-def _parquet(file: Path, pictures: bool) -> Iterator[Row]:
-    import pyarrow as pa
-
-    try:
-        for batch in parquet_batches(file, pictures):
-            yield from batch.to_pylist()
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as err:
-        raise InputError(f"{file}: not a readable parquet file: {err}", "check that the download is complete") from err
-
-
-def parquet_batches(file: Path, pictures: bool) -> Iterator["pa.RecordBatch"]:
-    """The batches of a parquet file; without `pictures` no column that holds such is read."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    with pq.ParquetFile(file) as reader:
-        pictured = {
-            field.name
-            for field in reader.schema_arrow
-            if pa.types.is_struct(field.type) and field.type.get_field_index("bytes") >= 0
-        }
-        names = [name for name in reader.schema_arrow.names if pictures or name not in pictured]
-        yield from reader.iter_batches(BATCH if pictures and pictured else PLAIN, columns=names)
-
-
-def _arrow(file: Path, pictures: bool) -> Iterator[Row]:
-    import pyarrow as pa
-
-    try:
-        with pa.OSFile(str(file)) as source, pa.ipc.open_stream(source) as reader:  # as `datasets` writes it
-            for batch in reader:
-                yield from batch.to_pylist()
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as err:
-        raise InputError(f"{file}: not a readable Arrow file: {err}", "check that the download is complete") from err
-
-
-def _batches(rows: Iterable[tuple[str, Row]], numbers: Sequence[str] = ()) -> Iterator["pa.RecordBatch"]:
-    """Rows of equal fields as Arrow batches; all fields are texts but image, options and the `numbers`."""
-    import pyarrow as pa
-
-    kinds = _kinds() | dict.fromkeys(numbers, pa.int64())
-    left = iter(rows)
-    while held := list(islice(left, BATCH)):
-        fields = dict.fromkeys(("text", *held[0][1]))
-        yield _batch(held, pa.schema([(name, kinds.get(name, pa.string())) for name in fields]))
-
-
-def _batch(rows: Sequence[tuple[str, Row]], schema: "pa.Schema") -> "pa.RecordBatch":
-    """Rows, each with where it stands. Raises InputError for a value that is not of its field's type."""
-    import pyarrow as pa
-
-    try:
-        return pa.RecordBatch.from_pylist([row for _, row in rows], schema)
-    except (pa.ArrowException, UnicodeEncodeError):  # it names no row
-        for where, row in rows:
-            for field in schema:
-                try:
-                    pa.array([row.get(field.name)], field.type)
-                except (pa.ArrowException, UnicodeEncodeError) as err:
-                    raise InputError(
-                        f"{where}: {field.name} is {row[field.name]!r:.80}, expected {field.type}"
-                    ) from err
-        raise
-
-
-def _kinds() -> "dict[str, pa.DataType]":
-    import pyarrow as pa
-
-    return {"image": pa.struct([("bytes", pa.binary()), ("path", pa.string())]), "options": pa.list_(pa.string())}
-
-
 def _once(seen: dict[tuple[str, ...], str], where: str, **key: str) -> None:
     """Raises InputError for a question that was seen already."""
     name = tuple(key.values())
@@ -773,7 +630,8 @@ def _once(seen: dict[tuple[str, ...], str], where: str, **key: str) -> None:
     seen[name] = where
 
 
-def _one_of(option: str, value: Any, allowed: Sequence[Any]) -> None:
+def one_of(option: str, value: Any, allowed: Sequence[Any]) -> None:
+    """Raises InputError for an option that is none of these."""
     if value not in allowed:
         raise InputError(f"options.{option}: {value!r} is none of {', '.join(map(str, allowed))}")
 

@@ -4,16 +4,20 @@ A row has the fields of row_schema; a reader may leave any of them out and add o
 Pictures are references until a row is kept: {bytes, path}, as in the `datasets` library, see ggez_hub.data.images.
 """
 
-import contextlib
 import inspect
+import re
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ggez_hub.data import benchmarks, conversations
+from ggez_hub.data import benchmarks, conversations, corpora, folders, tables
+from ggez_hub.data.codes import ALIASES as ALIASES
+from ggez_hub.data.codes import iso3 as iso3
+from ggez_hub.data.codes import iso639 as iso639
 from ggez_hub.errors import ConfigError, HubError, InputError, did_you_mean
-from ggez_hub.schema import HubSource, Source
+from ggez_hub.schema import HubSource
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -36,14 +40,7 @@ def row_schema() -> "pa.Schema":
     """
     import pyarrow as pa
 
-    types = dict.fromkeys(FIELDS, pa.string())
-    types |= {
-        "image": pa.struct([("bytes", pa.binary()), ("path", pa.string())]),
-        "messages": pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())])),
-        "options": pa.list_(pa.string()),
-        "reward": pa.float32(),
-    }
-    return pa.schema(list(types.items()))
+    return pa.schema(list((dict.fromkeys(FIELDS, pa.string()) | tables.nested()).items()))
 
 
 # -------------------------------------------------------------------------------------------------------------- readers
@@ -146,7 +143,7 @@ def parquet(path: str, *, pictures: bool = True) -> Iterator["pa.RecordBatch"]:
 
     for file in _parquet_files(path):
         try:
-            yield from benchmarks.parquet_batches(file, pictures)
+            yield from tables.parquet_batches(file, pictures)
         except (pa.ArrowInvalid, OSError) as err:  # OSError: damaged pages behind a sound end of the file
             raise InputError(
                 f"{file}: not a readable parquet file: {err}", "check that the download is complete"
@@ -154,11 +151,9 @@ def parquet(path: str, *, pictures: bool = True) -> Iterator["pa.RecordBatch"]:
 
 
 def _parquet_files(path: str) -> list[Path]:
-    root = Path(path)
-    found = sorted(root.rglob("*.parquet")) if root.is_dir() else [root]
-    if not found or not found[0].is_file():
-        raise InputError(f"{path}: no parquet file there", "give its place, such as data.path=corpus.parquet")
-    return found
+    if Path(path).is_file():  # whatever it is called
+        return [Path(path)]
+    return tables.files(path, (".parquet",))
 
 
 READERS: dict[str, Callable[..., Iterator["pa.RecordBatch"]]] = {
@@ -166,7 +161,12 @@ READERS: dict[str, Callable[..., Iterator["pa.RecordBatch"]]] = {
     "pocket_questions": pocket_questions,
     "parquet": parquet,
     **benchmarks.READERS,
+    **corpora.READERS,
+    **folders.READERS,
 }
+# What is fetched of a data set on the Hub.
+PATTERNS = benchmarks.PATTERNS | corpora.PATTERNS | folders.PATTERNS
+STRICT = frozenset({"parquet", *benchmarks.READERS})  # readers of which a value of the wrong type is an error, not null
 
 
 # -------------------------------------------------------------------------------------------------------------- reading
@@ -174,7 +174,8 @@ def check(reader: str, options: Mapping[str, Any], place: str) -> None:
     """Raises ConfigError if there is no such reader or it does not take these options."""
     if reader not in READERS:
         raise ConfigError([f"{place}  reader: unknown reader {reader!r}{did_you_mean(reader, READERS)}"])
-    known = [name for name in inspect.signature(READERS[reader]).parameters if name not in ("path", "pictures")]
+    set_here = ("path", "pictures", "name", "revision")  # by `read`
+    known = [name for name in inspect.signature(READERS[reader]).parameters if name not in set_here]
     wrong = [name for name in options if name not in known]
     if wrong:
         raise ConfigError([f"{place}  options.{name}: unknown option{did_you_mean(name, known)}" for name in wrong])
@@ -185,12 +186,13 @@ def needs_path(reader: str) -> bool:
     return "path" in inspect.signature(READERS[reader]).parameters
 
 
-def place(source: Source, path: str | None = None) -> Path:
+def place(source: HubSource, path: str | None = None, section: str = "source") -> Path:
     """The file or folder that a source is read from: its own, its data set on the Hub, or the one given here.
 
     Args:
         source: What to read, with a reader that needs a path.
         path: Used where the source itself names neither.
+        section: Where the source stands in its YAML file, for messages.
 
     Raises:
         InputError: There is none of the three.
@@ -200,15 +202,23 @@ def place(source: Source, path: str | None = None) -> Path:
 
     if source.path:
         return Path(source.path)
-    if isinstance(source, HubSource) and source.id:
+    if source.id:
         try:
-            return datasets.fetch(source.id, source.revision, benchmarks.PATTERNS.get(source.reader, ("*",)))
+            return datasets.fetch(source.id, source.revision, _patterns(source))
         except HubError as err:
-            raise HubError(err.message, f"{err.hint}; a copy on this machine: source.path=FOLDER") from err
+            raise HubError(err.message, f"{err.hint}; a copy on this machine: {section}.path=FOLDER") from err
     if path:
         return Path(path)
-    argument = "source.path" if isinstance(source, HubSource) else "data.path"
-    raise InputError(f"reader {source.reader!r} needs a file or folder", f"add {argument}=FILE to the command")
+    raise InputError(f"reader {source.reader!r} needs a file or folder", f"add {section}.path=FILE to the command")
+
+
+def _patterns(source: HubSource) -> list[str]:
+    """What is fetched from the Hub: ``{option}`` in a pattern stands for each of the values that the option lists."""
+    found = []
+    for pattern in PATTERNS.get(source.reader, ("*",)):
+        listed = {name: str(source.options.get(name, "*")).split("|") for name in re.findall(r"{(\w+)}", pattern)}
+        found += [pattern.format(**dict(zip(listed, values, strict=True))) for values in product(*listed.values())]
+    return found
 
 
 def root(place: Path | None) -> Path | None:
@@ -216,13 +226,16 @@ def root(place: Path | None) -> Path | None:
     return place if place is None or place.is_dir() else place.parent
 
 
-def read(source: Source, path: str | None = None, pictures: bool = True) -> Iterator["pa.RecordBatch"]:
+def read(
+    source: HubSource, path: str | None = None, pictures: bool = True, section: str = "source"
+) -> Iterator["pa.RecordBatch"]:
     """Reads a source as batches in the row schema, further columns behind it; countries become ISO3.
 
     Args:
         source: What to read.
         path: Used where the source itself names none.
         pictures: Whether pictures are wanted; a reader that can do without leaves them unread where they are not.
+        section: Where the source stands in its YAML file, for messages.
 
     Raises:
         InputError: No path, a column that is not there, a wrong type, or a file that is not what the reader expects.
@@ -230,29 +243,35 @@ def read(source: Source, path: str | None = None, pictures: bool = True) -> Iter
     options, known = dict(source.options), inspect.signature(READERS[source.reader]).parameters
     needed = () if source.reader in benchmarks.READERS else ("image", "text") if pictures else ("text",)
     if "path" in known:
-        options["path"] = str(place(source, path))
+        options["path"] = str(place(source, path, section))
+    if "name" in known:  # streamed from the Hub
+        if not (name := source.path or source.id or path):
+            raise InputError(f"reader {source.reader!r} needs a data set", f"add {section}.id=NAMESPACE/NAME")
+        options |= {"name": name} | ({"revision": source.revision} if source.revision and not source.path else {})
     if "pictures" in known:
         options["pictures"] = pictures
     columns = (
         source.columns if pictures else {field: name for field, name in source.columns.items() if field != "image"}
     )
-    section = "source" if isinstance(source, HubSource) else "data"
+    where = str(options.get("path") or options.get("name") or source.reader)
     for batch in READERS[source.reader](**options):
-        batch = _in_schema(batch, columns, str(options.get("path", source.reader)), needed, section)
+        if source.reader not in benchmarks.READERS:
+            batch = tables.cleaned(batch)
+        batch = _in_schema(batch, columns, where, needed, section, source.reader in STRICT)
         batch = select(batch, source.where)
         if batch.num_rows:
             yield batch
 
 
-def fingerprint(source: Source, path: str | None = None) -> dict[str, str]:
+def fingerprint(source: HubSource, path: str | None = None) -> dict[str, str]:
     """Hashes of the files that a source reads, for the manifests; of a data set on the Hub its commit."""
     from ggez_hub.hub import datasets
     from ggez_hub.pocket import atlas
     from ggez_hub.runs import fingerprint as hashed
 
-    if not needs_path(source.reader):
+    if not needs_path(source.reader) and source.reader not in folders.READERS:
         return {"atlas": hashed(atlas.FOLDER)}
-    if isinstance(source, HubSource) and source.id and not source.path:
+    if source.id and not source.path:
         return {source.id: datasets.resolve(source.id, source.revision)}
     place = source.path or path
     return {str(place): hashed(Path(place))} if place and Path(place).exists() else {}
@@ -266,27 +285,38 @@ def column(batch: "pa.RecordBatch", field: str) -> "pa.Array":
 
 
 def select(batch: "pa.RecordBatch", where: Mapping[str, tuple[Any, ...]]) -> "pa.RecordBatch":
-    """The rows whose fields have one of the given values."""
+    """The rows whose fields have one of the given values, or of lists one that is in them."""
+    import numpy as np
+    import pyarrow as pa
     import pyarrow.compute as pc
 
     for field, values in where.items():
-        batch = batch.filter(pc.is_in(column(batch, field), value_set=_values(batch, field, values)))
+        given = column(batch, field)
+        listed = pa.types.is_list(given.type) or pa.types.is_large_list(given.type)
+        each = pc.list_flatten(given) if listed else given
+        hits = pc.is_in(each, value_set=_values(field, each.type, values))
+        if listed:
+            kept = np.zeros(batch.num_rows, bool)
+            kept[pc.list_parent_indices(given).filter(hits)] = True
+            hits = pa.array(kept)
+        batch = batch.filter(hits)
     return batch
 
 
-def _values(batch: "pa.RecordBatch", field: str, values: tuple[Any, ...]) -> "pa.Array":
+def _values(field: str, kind: "pa.DataType", values: tuple[Any, ...]) -> "pa.Array":
     import pyarrow as pa
 
     try:
-        return pa.array(values, type=column(batch, field).type)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as err:
-        kind = column(batch, field).type
+        if pa.types.is_integer(kind) and any(isinstance(value, float) and not value.is_integer() for value in values):
+            raise pa.ArrowInvalid("Arrow would cut off what is behind the point")
+        return pa.array(values, type=kind)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError) as err:
         hint = f"put quotes around them: where.{field}={list(map(str, values))}" if pa.types.is_string(kind) else None
         raise InputError(f"where.{field}: {list(values)} do not fit the column, which is {kind}", hint) from err
 
 
 def _in_schema(
-    batch: "pa.RecordBatch", columns: Mapping[str, str], where: str, needed: tuple[str, ...], section: str
+    batch: "pa.RecordBatch", columns: Mapping[str, str], where: str, needed: tuple[str, ...], section: str, strict: bool
 ) -> "pa.RecordBatch":
     import pyarrow as pa
 
@@ -296,14 +326,15 @@ def _in_schema(
     }
     named = dict(given)
     for field, theirs in columns.items():
-        if theirs not in given:
+        found = _part(given, theirs)
+        if found is None:
             raise InputError(
                 f"{where}: no column {theirs!r} (wanted as {field!r}){did_you_mean(theirs, batch.schema.names)}",
                 f"set {section}.columns.{field}= to the right one",
             )
-        named[field] = given[theirs]
+        named[field] = found
     for field in needed:
-        if field not in named:
+        if field not in named and not (field == "text" and "messages" in named):
             raise InputError(
                 f"{where}: no column {field!r}; the file has: {', '.join(batch.schema.names)}",
                 f"name the right one with {section}.columns.{field}=COLUMN",
@@ -316,11 +347,24 @@ def _in_schema(
         if values is None:
             values = pa.nulls(batch.num_rows, field.type)
         try:
-            arrays[field.name] = values.cast(field.type)
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as err:
+            arrays[field.name] = tables.cast(values, field.type, strict)
+        except pa.ArrowException as err:
             raise InputError(f"{where}: column {field.name!r} is {values.type}, expected {field.type}") from err
     arrays["country"] = _iso3(arrays["country"])
     return pa.RecordBatch.from_pydict(arrays | named)
+
+
+def _part(given: Mapping[str, "pa.Array"], name: str) -> "pa.Array | None":
+    """A column, or a field of one: ``meta.caption``."""
+    import pyarrow as pa
+
+    if name in given:
+        return given[name]
+    outer, _, inner = name.partition(".")
+    if not inner or outer not in given or not pa.types.is_struct(given[outer].type):
+        return None
+    names = [field.name for field in given[outer].type]
+    return _part(dict(zip(names, given[outer].flatten(), strict=True)), inner)
 
 
 def _iso3(countries: "pa.Array") -> "pa.Array":
@@ -330,51 +374,3 @@ def _iso3(countries: "pa.Array") -> "pa.Array":
     codes = countries.dictionary_encode()
     each = [[iso3(name) or name.strip() for name in names.split("|")] for names in codes.dictionary.to_pylist()]
     return pa.array(["|".join(dict.fromkeys(names)) for names in each], pa.string()).take(codes.indices)
-
-
-ALIASES = {  # usual spellings that the ISO tables lack, in lower case
-    "brunei": "BRN", "burma": "MMR", "camb.": "KHM", "cape verde": "CPV", "congo (kinshasa)": "COD",
-    "east timor": "TLS", "great britain": "GBR", "indo.": "IDN", "ivory coast": "CIV", "korea (north)": "PRK",
-    "korea (south)": "KOR", "lao pdr": "LAO", "laos": "LAO", "macau": "MAC", "macedonia": "MKD", "mala.": "MYS",
-    "palestine": "PSE", "phil.": "PHL", "phillipines": "PHL", "russia": "RUS", "sing.": "SGP", "swaziland": "SWZ",
-    "thai.": "THA", "the philippines": "PHL", "turkey": "TUR", "uae": "ARE", "uk": "GBR", "vie": "VNM", "viet.": "VNM",
-}  # fmt: skip
-
-
-@cache
-def iso3(name: str) -> str | None:
-    """The ISO3 code of a country given by code or name (a place in brackets may follow), or None."""
-    import pycountry
-
-    for spelling in (name.strip(), name.partition("(")[0].strip()):
-        with contextlib.suppress(LookupError):
-            return ALIASES.get(spelling.casefold()) or str(pycountry.countries.lookup(spelling).alpha_3)
-    return None
-
-
-LANGUAGES = {  # usual spellings, and codes that were changed, that the ISO table lacks, in lower case
-    "cantonese": "yue", "farsi": "fas", "greek": "ell", "hokkien": "nan", "in": "ind", "iw": "heb", "ji": "yid",
-    "malay": "zsm", "mandarin": "zho", "min nan": "nan", "mo": "ron", "punjabi": "pan",
-}  # fmt: skip
-ONE_CODE = {"cmn": "zho", "msa": "zsm", "tgl": "fil"}  # a language and the one that data do not tell from it
-
-
-@cache
-def iso639(name: str) -> str | None:
-    """The ISO 639-3 code of a language given by code or name, or None.
-
-    A script, country or style may follow with "_" or "-": ``zh_cn``, ``id_formal``, ``ind_Latn``. Where data do not
-    tell two apart it is one code for both: Mandarin is Chinese, ``zho``; Malay is standard Malay, ``zsm``; Tagalog is
-    Filipino, ``fil``.
-    """
-    import pycountry
-
-    words = name.strip().casefold().replace("_", " ").replace("-", " ")
-    code = words.partition(" ")[0]
-    for spelling in (words, code) if len(code) <= 3 else (words,):
-        with contextlib.suppress(LookupError):
-            # Codes first: `en` is also the name of another language.
-            coded = pycountry.languages.get(**{f"alpha_{len(spelling)}": spelling}) if len(spelling) in (2, 3) else None
-            found = LANGUAGES.get(spelling) or str((coded or pycountry.languages.lookup(spelling)).alpha_3)
-            return ONE_CODE.get(found, found)
-    return None

@@ -8,6 +8,7 @@ they make unit embeddings [copies * items, dim], block after block. Its model ha
 import bisect
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ggez_hub.errors import InputError
@@ -16,8 +17,11 @@ from ggez_hub.families.base import Loaded, Query, Row, Share, chunks
 if TYPE_CHECKING:
     import numpy as np
     import torch
+    from PIL.Image import Image
 
 Encoders = tuple[Callable[..., "torch.Tensor"], Callable[..., "torch.Tensor"]]
+BATCH = 64  # pictures or texts that are embedded at once
+SIDE = 1024  # pixels that a picture is held with, more than models see: many large ones would fill the memory
 
 
 def losses(
@@ -99,6 +103,41 @@ def _logits(model: Any, image: "torch.Tensor", text: "torch.Tensor", processes: 
         scale, bias = (x if x is None else x / processes + (x * (1 - 1 / processes)).detach() for x in (scale, bias))
     logits: torch.Tensor = image @ text.T * scale.exp()
     return logits if bias is None else logits + bias
+
+
+@dataclass(frozen=True)
+class Embedder:
+    """Embeddings alone, see ggez_hub.data.similarity.Embedder."""
+
+    encoders: Encoders
+    loaded: Loaded
+
+    def pictures(self, pictures: Sequence[bytes]) -> "np.ndarray":
+        """Unit vectors of encoded pictures, float32 [pictures, dim]. Raises BrokenImage."""
+        return self._embedded(lambda loaded, part: self.encoders[0](loaded, list(map(_held, part))), pictures)
+
+    def texts(self, texts: Sequence[str]) -> "np.ndarray":
+        """Unit vectors of texts, float32 [texts, dim]; what is longer than the model reads is cut off."""
+        return self._embedded(self.encoders[1], texts)
+
+    def _embedded(self, encode: Callable[..., "torch.Tensor"], items: Sequence[Any]) -> "np.ndarray":
+        import numpy as np
+        import torch
+
+        from ggez_hub.device import enough_memory
+
+        with torch.inference_mode(), enough_memory("batch", BATCH):
+            parts = [encode(self.loaded, part).float().cpu().numpy() for part in chunks(items, BATCH)]
+        return np.concatenate(parts) if parts else np.empty((0, 0), np.float32)
+
+
+def _held(picture: bytes) -> "Image":
+    """A decoded picture of SIDE pixels at most."""
+    from ggez_hub.data.images import opened
+
+    image = opened(picture)
+    image.thumbnail((SIDE, SIDE))
+    return image
 
 
 def predict(

@@ -224,6 +224,7 @@ def _fits(loaded: Loaded, text: str) -> bool:
 
 losses = partial(contrastive.losses, (_images, _texts), next(iter(LOSSES)))
 predict = partial(contrastive.predict, (_images, _texts), _fits)
+embedder = partial(contrastive.Embedder, (_images, _texts))
 
 
 def usage(repo_id: str, base: str, revision: str | None) -> dict[str, str]:

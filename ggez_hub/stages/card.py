@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ggez_hub import families, hub, metadata
+from ggez_hub.data import account
 from ggez_hub.errors import InputError
 from ggez_hub.families.base import DEFAULT_PROMPT
 from ggez_hub.recipes import load_benchmark
@@ -24,6 +25,7 @@ TEMPLATE = "model.md.j2"
 ARTEFACTS = ("adapter", "merged")
 PARITY = "global-regional-parity"  # what stands for a data set where a card gives GRP, gain and retention
 EVALUATIONS = ".eval_results"  # folder of a repository that the Hub takes results on registered benchmarks from
+ENDPOINT = "http://localhost:8000/v1"  # stands for the address of a server, which is nobody else's
 BEGIN = "<!-- hand-written: text between these two lines is yours; everything else is generated anew -->"
 END = "<!-- /hand-written -->"
 MEND = {  # key of the front matter: of the recipe
@@ -87,10 +89,16 @@ def run(recipe: Recipe, run: Run, folder: Path) -> None:
 
 
 def _public(recipe: Recipe) -> dict[str, Any]:
-    """The recipe as it is published: the data's file without the folder it had on this machine."""
+    """The recipe as it is published: files and models without the folders they had on this machine, and no servers."""
     plain = recipe.model_dump(mode="json", by_alias=True)
-    if recipe.data.path:
-        plain["data"]["path"] = Path(recipe.data.path).name
+    for corpus in (plain["data"].get("sources") or {"data": plain["data"]}).values():
+        corpus["path"] = Path(corpus["path"]).name if corpus["path"] else None
+    rules, translate = plain["filter"], plain["translate"] or {"translators": {}}
+    rules["embedding"] = rules["embedding"] and account.named(rules["embedding"])
+    for model in filter(None, (rules["reward"], rules["unsafe"], *translate["translators"].values())):
+        model["id"] = model["id"] and account.named(model["id"])
+        if model.get("endpoint"):
+            model["endpoint"] = ENDPOINT
     return plain
 
 
@@ -115,9 +123,13 @@ def facts(recipe: Recipe, run: Run, artefact: str, gate: Sequence[str] = ()) -> 
         "gain": chosen["gain"],
         "retention": chosen["retention"],
         "base": {"id": hub.base_name(recipe.base), "revision": hub.base_revision(recipe.base, run)},
-        "synthetic": results["synthetic"] or recipe.data.synthetic,
+        "synthetic": results["synthetic"] or _has_synthetic(recipe),
     }
     return made | ({"gate": list(gate)} if gate else {})
+
+
+def _has_synthetic(recipe: Recipe) -> bool:
+    return any(corpus.synthetic for corpus in recipe.data.corpora.values())
 
 
 def _registered(recipe: Recipe) -> dict[str, Registered]:
@@ -249,7 +261,7 @@ def front_matter(
 
     family = families.get(recipe.family)
     chosen, judged = _at_chosen(results), results["chosen"]
-    synthetic = results["synthetic"] or recipe.data.synthetic
+    synthetic = results["synthetic"] or _has_synthetic(recipe)
     mark = " (synthetic)" if results["synthetic"] else ""
     evaluations = [
         EvalResult(
@@ -285,6 +297,7 @@ def front_matter(
             "base_model": hub.base_name(recipe.base),
             "base_model_relation": "adapter" if artefact == "adapter" else "merge",
         }
+    licenses = sorted({license_ for _, license_ in account.licenses(recipe) if license_})
     measured = ("alpha", "gain", "gain_ci95", "retention", "retention_ci95", "grp")
     own = {
         "artefact": artefact,
@@ -292,10 +305,11 @@ def front_matter(
         "region": recipe.region,
         **{key: judged[key] for key in measured if judged[key] is not None},
         "synthetic": synthetic,
+        **({"data_licenses": licenses} if recipe.data.sources or recipe.translate else {}),
         **({"below_gate": True} if below_gate else {}),
     }
     return ModelCardData(
-        language=list(recipe.data.languages),
+        language=account.languages(recipe),
         license=recipe.card.license,
         license_name=recipe.card.license_name,
         library_name=family.ADAPTER_LIBRARY_NAME if artefact == "adapter" else family.LIBRARY_NAME,
@@ -354,7 +368,8 @@ def _body(
         title=recipe.card.title or recipe.title,
         recipe_name=name,
         region=region,
-        synthetic=results["synthetic"] or recipe.data.synthetic,
+        synthetic=results["synthetic"] or account.is_synthetic(recipe),
+        drawn=[name for name, corpus in recipe.data.sources.items() if corpus.synthetic],
         base={
             "name": hub.base_name(recipe.base),
             "revision": recipe.base.revision,
@@ -374,7 +389,14 @@ def _body(
         globalization=results["globalization"],
         benchmarks=list(points[0]["benchmarks"]),
         resamples=recipe.sweep.resamples,
-        data=recipe.data.model_dump() | {"source": _source(recipe)},
+        data={
+            "source": account.title(recipe),
+            "license": recipe.data.license,
+            "languages": account.languages(recipe, region),
+            "sources": account.sources(recipe, report),
+            "rules": account.rules(recipe.filter),
+            "translation": account.translation(recipe, region),
+        },
         marks=_marks(results),
         above=_above(results),
         notes=recipe.notes,
@@ -386,18 +408,18 @@ def _body(
         limits=recipe.card.limits or LIMITS,
         cautions=recipe.card.cautions or CAUTIONS,
         hashes={
-            "examples": _hashes(run, "filter", ".parquet"),
-            "weights": _hashes(run, "train" if artefact == "adapter" else "merge", ".safetensors"),
+            "examples": _hashes(run, "filter", r"examples\.parquet(/.*)?"),
+            "weights": _hashes(run, "train" if artefact == "adapter" else "merge", r".*\.safetensors"),
         },
         seed=recipe.seed,
         versions=", ".join(f"{library} {number}" for library, number in trained["versions"].items()),
     )
 
 
-def _hashes(run: Run, stage: str, ending: str) -> str:
-    """SHA-256 of a stage's files of a kind, as its manifest has them."""
+def _hashes(run: Run, stage: str, names: str) -> str:
+    """SHA-256 of a stage's files of such names, as its manifest has them."""
     outputs = (run.manifest(stage) or {"outputs": {}})["outputs"]
-    return ", ".join(f"`{output['sha256']}`" for name, output in outputs.items() if name.endswith(ending))
+    return ", ".join(f"`{output['sha256']}`" for name, output in outputs.items() if re.fullmatch(names, name))
 
 
 def _training(recipe: Recipe, run: Run, manifest: Mapping[str, Any]) -> str:
@@ -427,12 +449,6 @@ def _plain_library(recipe: Recipe, artefact: str) -> str:
     family = families.get(recipe.family)
     names = (family.ADAPTER_LIBRARY_NAME, family.LIBRARY_NAME) if artefact == "adapter" else (family.LIBRARY_NAME,)
     return " and ".join(dict.fromkeys(names))
-
-
-def _source(recipe: Recipe) -> str:
-    data = recipe.data
-    name = data.title or (Path(data.path).name if data.path else data.reader)
-    return f"{name} (synthetic)" if data.synthetic else name
 
 
 def _above(results: Mapping[str, Any]) -> dict[float, str]:

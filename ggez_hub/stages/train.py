@@ -26,6 +26,7 @@ NEEDS = ("filter",)
 RESUMABLE = True
 MAX_GRAD_NORM = 1.0
 CHECKPOINT = "checkpoint.safetensors"
+EXAMPLES = "examples.parquet"  # of the filter: a file, or a folder of shards
 ROWS = "rows"
 TRAINED_BASE = "base.trained"  # until the checkpoint says that it is
 
@@ -65,7 +66,7 @@ def phases(family: Family, settings: Train) -> list[Phase]:
 
 def inputs(recipe: Recipe, run: Run) -> dict[str, Any]:
     """What the stage depends on."""
-    made = recipe.section("family", "base", "train", "seed") | {"filter": run.outputs_hash("filter")}
+    made = recipe.section("family", "base", "train", "seed") | {"filter": run.outputs_hash("filter", EXAMPLES)}
     return made | hub.base_files(recipe.base, run)
 
 
@@ -83,7 +84,7 @@ def run(recipe: Recipe, run: Run, folder: Path) -> None:
     accelerator.wait_for_everyone()  # the folder is made by the first process
     done = _progress(folder / CHECKPOINT)
     with accelerator.main_process_first():
-        examples = _examples(run.stage("filter") / "examples.parquet", folder)
+        examples = _examples(run.stage("filter") / EXAMPLES, folder)
         base = _base(family, recipe, run, folder, examples, done)
     sharded = _sharded(accelerator)
     loaded = family.load(base, torch.device("cpu") if sharded else accelerator.device, torch.float32 if full else dtype)
@@ -121,7 +122,8 @@ def _examples(path: Path, folder: Path) -> Any:
     import datasets
 
     datasets.disable_progress_bars()
-    return datasets.Dataset.from_parquet(str(path), cache_dir=str(folder / ROWS))
+    shards = [str(shard) for shard in sorted(path.glob("*.parquet"))] or str(path)
+    return datasets.Dataset.from_parquet(shards, cache_dir=str(folder / ROWS))
 
 
 def _base(family: Family, recipe: Recipe, run: Run, folder: Path, examples: Any, done: Progress) -> Path:

@@ -20,7 +20,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ggez_hub.data import benchmarks, images, readers
+from ggez_hub.data import benchmarks, images, readers, tables
 from ggez_hub.errors import ConfigError, InputError
 from ggez_hub.hub import datasets
 from ggez_hub.recipes import load_benchmark
@@ -725,7 +725,7 @@ def test_a_question_that_stands_there_twice_is_named_with_both_rows(name: str, b
 
 
 def by_row(path: Path) -> Iterator[Any]:
-    return iter(row for row in benchmarks._records(path, ()))
+    return iter(row for row in tables.records(path))
 
 
 @pytest.mark.parametrize(

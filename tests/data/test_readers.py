@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ggez_hub.data import benchmarks, readers
+from ggez_hub.data import readers, tables
 from ggez_hub.errors import ConfigError, HubError, InputError
 from ggez_hub.recipes import load_benchmark
 from ggez_hub.registry import load_region
-from ggez_hub.schema import HubSource, Source
+from ggez_hub.schema import HubSource
 from tests.hub_server import HubServer
 
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -32,7 +32,7 @@ def corpus(path: Path, **columns: Any) -> Path:
 
 def read(path: Path | None = None, **source: Any) -> list[dict[str, Any]]:
     settings = {"reader": "parquet", "path": str(path) if path else None} | source
-    found = readers.read(Source.model_validate_json(json.dumps(settings)))  # as from YAML
+    found = readers.read(HubSource.model_validate_json(json.dumps(settings)), section="data")  # as from YAML
     return [row for batch in found for row in batch.to_pylist()]
 
 
@@ -92,7 +92,7 @@ def test_pocket_rows_can_be_chosen_by_split_and_core() -> None:
 
 # -------------------------------------------------------------------------------------------------------------- parquet
 def test_a_parquet_file_is_read_whole(file: Path) -> None:
-    count = 2 * benchmarks.PLAIN + 10
+    count = 2 * tables.ROWS + 10
     image = pa.array([{"bytes": b"x", "path": None}] * count, IMAGE)
     pq.write_table(pa.table({"image": image, "text": [str(i) for i in range(count)]}), file)
     assert [row["text"] for row in read(file)] == [str(i) for i in range(count)]
@@ -104,13 +104,14 @@ def test_a_folder_of_parquet_files_is_read_in_order_of_names(tmp_path: Path) -> 
     corpus(tmp_path / "a.parquet")
     corpus(tmp_path / "deep" / "c.parquet", text=["g", "h", "i"])
     (tmp_path / "notes.txt").write_text("not data")
+    (tmp_path / "._a.parquet").write_text("what a Mac adds")
     assert "".join(row["text"] for row in read(tmp_path)) == "abcdefghi"
 
 
 def test_the_recipes_file_is_used_only_where_the_source_names_none(tmp_path: Path) -> None:
     mine, theirs = corpus(tmp_path / "mine.parquet"), corpus(tmp_path / "theirs.parquet", text=["x", "y", "z"])
     for path, expected in ((None, "x"), (str(mine), "a")):
-        batch = next(readers.read(Source(reader="parquet", path=path), str(theirs)))
+        batch = next(readers.read(HubSource(reader="parquet", path=path), str(theirs)))
         assert batch["text"][0].as_py() == expected
 
 
@@ -135,6 +136,16 @@ def test_columns_give_our_fields_their_names(file: Path) -> None:
         ("Lao", "2", "b"),
         ("Khmer", "3", "c"),
     ]
+
+
+def test_a_column_may_be_part_of_another(file: Path) -> None:
+    meta = [{"said": {"caption": "x"}, "of": "Laos"}, {"said": None, "of": None}, None]
+    corpus(file, meta=meta, **{"meta.of": ["1", "2", "3"]})
+    rows = read(file, columns={"text": "meta.said.caption", "id": "meta.of"})  # a column's own name comes first
+    assert [(row["text"], row["id"]) for row in rows] == [("x", "1"), (None, "2"), (None, "3")]
+    for wrong in ("meta.said.title", "meta.", "text.caption"):
+        with pytest.raises(InputError, match=f"no column '{wrong}'"):
+            read(file, columns={"text": wrong})
 
 
 def test_two_columns_may_change_places(file: Path) -> None:
@@ -213,7 +224,7 @@ def test_no_path_says_how_to_give_one(tmp_path: Path) -> None:
         read()
     assert "data.path=" in (caught.value.hint or "")
     for place in (tmp_path / "absent.parquet", tmp_path):
-        with pytest.raises(InputError, match="no parquet file there") as caught:
+        with pytest.raises(InputError, match=r"no \*\.parquet file there") as caught:
             read(place)
         assert str(place) in caught.value.message
 
@@ -235,7 +246,7 @@ def test_unknown_readers_and_options_are_offered_the_nearest(
 
 
 def test_the_fingerprint_follows_the_contents_of_the_file(file: Path) -> None:
-    source = Source(reader="parquet", path=str(corpus(file)))
+    source = HubSource(reader="parquet", path=str(corpus(file)))
     before = readers.fingerprint(source)
     assert before == readers.fingerprint(source)
     corpus(file, text=["a", "b", "changed"])
@@ -248,6 +259,7 @@ TYPES = {
     "number": [1, 2, 3],
     "sure": [True, False, None],
     "kind": pa.array(["x", "y", "x"]).dictionary_encode(),  # a category of pandas
+    "tags": [["x", "y"], None, ["y", "y"]],
 }
 
 
@@ -262,6 +274,10 @@ TYPES = {
         ({"kind": ["x"]}, "ac"),
         ({"number": [1, 2], "sure": [False]}, "b"),
         ({"number": [9]}, ""),
+        ({"number": [1.0]}, "a"),
+        ({"tags": ["y"]}, "ac"),
+        ({"tags": ["x", "z"]}, "a"),
+        ({"tags": ["z"]}, ""),
         ({"name": []}, ""),
         ({}, "abc"),
     ],
@@ -275,6 +291,8 @@ def test_where_keeps_rows_with_one_of_the_values(file: Path, where: dict[str, An
     [
         ({"nmae": ["x"]}, "no column 'nmae' in the data; did you mean 'name'?"),
         ({"number": ["1"]}, r"where\.number: \['1'\] do not fit the column"),
+        ({"number": [1.5]}, r"where\.number: \[1\.5\] do not fit the column"),
+        ({"tags": [1]}, r"where\.tags: \[1\] do not fit the column"),
         ({"number": [10**30]}, r"where\.number: .* do not fit the column"),
         ({"number": [True]}, r"where\.number: \[True\] do not fit the column"),
         ({"sure": ["true"]}, r"where\.sure: \['true'\] do not fit the column"),
@@ -377,7 +395,7 @@ def test_languages_of_the_regions_are_codes_that_data_are_read_as() -> None:
 # ----------------------------------------------------------------------------------------------------- benchmarks' data
 def test_without_pictures_their_columns_are_not_read(file: Path) -> None:
     (batch,) = readers.read(
-        Source(reader="parquet", path=str(corpus(file)), columns={"image": "image"}), pictures=False
+        HubSource(reader="parquet", path=str(corpus(file)), columns={"image": "image"}), pictures=False
     )
     assert batch["image"].null_count == 3
     assert batch["text"].to_pylist() == ["a", "b", "c"]

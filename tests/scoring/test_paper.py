@@ -10,7 +10,7 @@ from ggez_hub.errors import ConfigError, InputError
 from ggez_hub.scoring import paper
 
 PRINTED = {1: "vlm", 2: "vlm_human_rank", 3: "diffusion_dpgbench", 4: "diffusion_human", 5: "embedding",
-           10: "vlm_seavqa_by_country"}  # fmt: skip
+           10: "vlm_seavqa_by_country", 15: "data_ablation_seavqa"}  # fmt: skip
 
 
 @pytest.mark.parametrize("number", PRINTED)
@@ -38,7 +38,7 @@ def test_the_formula_gives_the_printed_parities_and_the_note_tells_of_the_one_it
 
 
 def test_a_table_that_is_not_there_is_an_error_that_names_those_that_are() -> None:
-    with pytest.raises(InputError, match=r"table 7.*1, 2, 3, 4, 5, 10"):
+    with pytest.raises(InputError, match=r"table 7.*1, 2, 3, 4, 5, 10, 15"):
         paper.table(7)
 
 

@@ -25,6 +25,7 @@ sweep: {{global: [{task}], regional: [{task}-2]}}
 """
 BENCHMARK = """\
 title: Any
+synthetic: true
 source: {{reader: {reader}, options: {{test: 1}}}}
 task: {task}
 """

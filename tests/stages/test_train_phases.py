@@ -63,7 +63,9 @@ def prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bases: Path) -> Ca
         reader = "pocket_questions" if family == "vlm" else "pocket"
         (tmp_path / "recipes" / "phases.yaml").write_text(RECIPE.format(family=family, reader=reader))
         for name in ("one", "two"):
-            (tmp_path / "recipes" / "benchmarks" / f"{name}.yaml").write_text(f"title: Any\n{BENCHMARKS[family]}\n")
+            (tmp_path / "recipes" / "benchmarks" / f"{name}.yaml").write_text(
+                f"title: Any\nsynthetic: true\n{BENCHMARKS[family]}\n"
+            )
         (tmp_path / "base").symlink_to(bases / family)
         monkeypatch.chdir(tmp_path)
         return lambda *overrides, out="runs": run("phases", out, parse_overrides(overrides), until="train").stage(
@@ -184,6 +186,7 @@ def test_a_run_killed_in_either_phase_ends_in_the_same_bytes(prepared: Callable[
     assert not hidden.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", [1, 2, 3], ids=["in the first", "between them", "in the second"])
 def test_a_checkpoint_that_was_not_written_changes_nothing(
     prepared: Callable[[str], Train], monkeypatch: pytest.MonkeyPatch, place: int
@@ -194,6 +197,7 @@ def test_a_checkpoint_that_was_not_written_changes_nothing(
     assert outcome(train(*DIFFUSION, out="stopped")) == undisturbed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["checkpoint", "base"])
 def test_a_run_stopped_between_phases_of_few_steps_ends_in_the_same_bytes(
     prepared: Callable[[str], Train], monkeypatch: pytest.MonkeyPatch, what: str
@@ -317,6 +321,7 @@ def test_gradient_checkpointing_computes_again_what_it_forgot(prepared: Callable
         torch.testing.assert_close(theirs[name], tensor, rtol=1e-3, atol=1e-4, msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", BENCHMARKS)
 def test_bfloat16_trains_to_something_near(prepared: Callable[[str], Train], family: str) -> None:
     train = prepared(family)
