@@ -216,7 +216,7 @@ def parquet_batches(file: Path, pictures: bool) -> Iterator["pa.RecordBatch"]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    with pq.ParquetFile(file) as reader:
+    with pq.ParquetFile(file, pre_buffer=False) as reader:  # or memory grows with the file
         pictured = {
             field.name
             for field in reader.schema_arrow
