@@ -4,6 +4,7 @@ import json
 import os
 import re
 import resource
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -32,11 +33,23 @@ def ggez(*arguments: str) -> int:
     return _guarded(lambda: cli.main(arguments, standalone_mode=False))
 
 
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where what `published` made is kept from one test to the next."""
+    return tmp_path_factory.mktemp("kept")
+
+
 @pytest.fixture
-def published(project: Path) -> Path:
-    """The folder of the published repositories of the tiny recipe."""
-    assert ggez("run", "tiny") == 0
-    assert ggez("push", "tiny", "--to", "hub") == 0
+def published(project: Path, kept: Path) -> Path:
+    """The folder of the published repositories of the tiny recipe, its test's own copy; beside it the run."""
+    if not (kept / "hub").is_dir():
+        assert ggez("run", "tiny") == 0
+        assert ggez("push", "tiny", "--to", "hub") == 0
+        for folder in ("runs", "hub"):
+            shutil.copytree(project / folder, kept / folder, symlinks=True)
+    else:
+        for folder in ("runs", "hub"):
+            shutil.copytree(kept / folder, project / folder, symlinks=True)
     return project / "hub" / "ggez-hub"
 
 
