@@ -9,13 +9,16 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar, cast, get_origin
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
 from ggez_hub.errors import ConfigError, did_you_mean
 from ggez_hub.schema import Benchmark, Recipe, Region
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 Kind = Literal["recipes", "regions", "benchmarks", "families"]
 KINDS: tuple[Kind, ...] = ("recipes", "regions", "benchmarks", "families")
@@ -33,6 +36,20 @@ def data_root() -> Path:
     """Folder that holds recipes/, cards/ and spaces/: inside the wheel, or the checkout of an editable install."""
     packaged = Path(__file__).parent / "_data"
     return packaged if packaged.is_dir() else Path(__file__).parent.parent
+
+
+def card_template(name: str, **functions: Callable[..., str]) -> "Template":
+    """A template of a card, in cards/: Markdown, not HTML, so that nothing is escaped.
+
+    Args:
+        name: The file.
+        functions: What it may call.
+    """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    loader = FileSystemLoader(data_root() / "cards")
+    environment = Environment(loader=loader, undefined=StrictUndefined, autoescape=False)
+    return environment.get_template(name, globals=functions)
 
 
 def files(kind: Kind) -> dict[str, Path]:

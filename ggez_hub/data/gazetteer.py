@@ -467,15 +467,6 @@ def find(texts: Sequence[str | None]) -> Mentions:
     return Mentions(np.concatenate(rows), np.concatenate(place), [name for names in written for name in names])
 
 
-def countries_in(text: str) -> dict[str, list[str]]:
-    """The countries that a text names, in order: ISO3 code: the names as they stand there."""
-    found, places = find([text]), gazetteer().places
-    named: dict[str, list[str]] = {}
-    for place, name in zip(found.place, found.names, strict=True):
-        named.setdefault(places[place], []).append(name)
-    return named
-
-
 def written_in(texts: Sequence[str | None]) -> list[str | None]:
     """The language of texts in a script that one language is written in, as ISO 639-3; None of all others.
 

@@ -22,7 +22,6 @@ MEAN, STD = 0.16717362830052426, 1.0333394966054072  # of its scores before they
 TOKENS = 35  # of a text; what comes after is not read
 PIXEL_MEAN, PIXEL_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 BATCH = 32
-SIZES = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
 PUBLISHED: Mapping[str, Any] = {
     "model_type": KIND,
     "vision": {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16,

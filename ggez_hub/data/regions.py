@@ -9,7 +9,7 @@ dropped.
 
 import contextlib
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache, lru_cache
 from pathlib import Path
@@ -145,18 +145,6 @@ def undecided(rule: Rule) -> Rule:
         return Outcome(batch, _scattered(marked, found.kept).fill_null(True), _scattered(marked, found.why))
 
     return judge
-
-
-def unknown_countries(counts: Mapping[str | None, int]) -> dict[str, int]:
-    """Spellings that are no country, and how many rows have them, the most frequent first.
-
-    Args:
-        counts: Values of the field `country`, several with "|" between: how many rows have them.
-    """
-    found: Counter[str] = Counter()
-    for value, count in counts.items():
-        found.update({name: count for name in _names(value) if not _code(name)})
-    return dict(found.most_common())
 
 
 # ---------------------------------------------------------------------------------------------------- kinds of evidence

@@ -12,7 +12,7 @@ from ggez_hub.data import account
 from ggez_hub.errors import InputError
 from ggez_hub.families.base import DEFAULT_PROMPT
 from ggez_hub.recipes import load_benchmark
-from ggez_hub.registry import data_root, load_region, to_yaml
+from ggez_hub.registry import card_template, data_root, load_region, to_yaml
 from ggez_hub.runs import MANIFEST, Run, file_hash, read_json, write_json, write_text
 from ggez_hub.schema import Base, Recipe, Registered
 
@@ -341,25 +341,15 @@ def on_hub(base: Base) -> bool:
 def _body(
     recipe: Recipe, run: Run, artefact: str, results: Mapping[str, Any], gate: Sequence[str], hand_written: str
 ) -> str:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
     name, region = run.folder.name, load_region(recipe.region)
     report = read_json(run.stage("filter") / "report.json")
     after, points = report["countries"]["after"], results["points"]
     at = {point["alpha"]: point for point in points}
     trained = run.manifest("train") or {}
-    environment = Environment(
-        loader=FileSystemLoader(data_root() / "cards"), undefined=StrictUndefined, autoescape=False
-    )  # Markdown, not HTML
-    environment.globals |= {
-        "number": _number,
-        "percent": _percent,
-        "between": _between,
-        "value": _value,
-        "side": _side,
-        "asides": _asides,
-    }
-    return environment.get_template(TEMPLATE).render(
+    template = card_template(
+        TEMPLATE, number=_number, percent=_percent, between=_between, value=_value, side=_side, asides=_asides
+    )
+    return template.render(
         artefact=artefact,
         gate=[" ".join(reason.split()) for reason in gate],
         begin=BEGIN,

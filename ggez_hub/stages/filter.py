@@ -22,7 +22,7 @@ from ggez_hub.data.choosing import Verdict, choose
 from ggez_hub.data.engines import Step, Work
 from ggez_hub.data.parts import Parts, Unit, decided, packed, unpacked
 from ggez_hub.errors import InputError
-from ggez_hub.registry import data_root, load_region
+from ggez_hub.registry import card_template, load_region
 from ggez_hub.runs import Run, fingerprint, versions, write_text
 from ggez_hub.schema import Benchmark, Corpus, Recipe, Region, Translate
 
@@ -509,7 +509,6 @@ def card(recipe: Recipe, run: Run, region: Region, found: Mapping[str, Any], sha
         shards: Whether the examples are a folder.
     """
     from huggingface_hub import DatasetCardData
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     licenses = sorted({license_ for _, license_ in account.licenses(recipe) if license_})
     known = [license_ for license_ in licenses if license_ in metadata.LICENSES]
@@ -524,10 +523,7 @@ def card(recipe: Recipe, run: Run, region: Region, found: Mapping[str, Any], sha
         tags=["ggez", f"ggez-region:{recipe.region}", *(["synthetic"] if synthetic else [])],
         configs=[{"config_name": "default", "data_files": f"examples.parquet{'/*' if shards else ''}"}],
     )
-    environment = Environment(
-        loader=FileSystemLoader(data_root() / "cards"), undefined=StrictUndefined, autoescape=False
-    )  # Markdown, not HTML
-    text = environment.get_template(TEMPLATE).render(
+    text = card_template(TEMPLATE).render(
         title=account.title(recipe),
         recipe_name=name,
         region=region,

@@ -161,11 +161,6 @@ def test_a_batch_without_rows_is_no_problem() -> None:
     assert kept(rows(country=[])) == []
 
 
-def test_unknown_countries_are_counted() -> None:
-    counts = {"IDN": 5, "IDN|Atlantis": 2, "Malaysia, Narnia": 1, "Atlantis": 3, None: 4, "": 1, "Korea (south)": 1}
-    assert regions.unknown_countries(counts) == {"Atlantis": 5, "Narnia": 1}
-
-
 # ---------------------------------------------------------------------------------------------------------- pictures
 def judge(batch: pa.RecordBatch) -> Outcome:
     """Stands for a model: keeps pictures of more than three bytes."""
