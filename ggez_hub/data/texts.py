@@ -307,6 +307,8 @@ def other_language(text: str, language: str, plausible: Iterable[str] = ()) -> s
     known = _identifier()
     scores = dict(known.rank(text))
     found = {code: scores[label] for code in {ENGLISH, language, *plausible} if (label := _label(code)) in scores}
+    if found.keys() == {ENGLISH} != {language}:  # nothing to compare with but all other languages
+        return name_of(ENGLISH) if max(scores, key=scores.__getitem__) == _label(ENGLISH) else ""
     best, total = max(found, key=lambda code: found[code]), sum(found.values())
     # Of a language that it does not know it can only say that a text is not in English.
     fine = {language} if language in found else found.keys() - {ENGLISH}

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 NLLB_LICENSE = "cc-by-nc-4.0"  # of every checkpoint that Meta published, and so of what is made from one
 FILLED = ("id", "text", "messages", "language", "license")  # columns that change
+LATIN = "A-Za-zÀ-ɏ\u0300-\u036fḀ-ỿ0-9'’"  # what a letter of an option stands apart from: the B of "Bánh" is none
 Why = tuple[str, str]  # what is wrong: a reason to count by, and what exactly
 
 
@@ -330,7 +331,7 @@ def _letters_changed(row: _Row, texts: Sequence[str]) -> str:
         if role == "user":
             letters = "".join(option.letter for option in _options(before))
         if role == "assistant" and letters:
-            alone = rf"(?<![A-Za-z0-9'’])(?:[{letters}](?<![AI])|[{letters}](?!\s+\w\w))(?![A-Za-z0-9'’])"
+            alone = rf"(?<![{LATIN}])(?:[{letters}](?<![AI])|[{letters}](?!\s+\w\w))(?![{LATIN}])"
             named = Counter(re.findall(alone, "".join(part.text for part in before)))
             there = Counter(re.findall(alone.replace(r"(?!\s+\w\w)", ""), after))
             words = Counter({"A": there["A"], "I": there["I"]})  # as which they are never new

@@ -379,6 +379,11 @@ def test_the_script_and_then_the_words_tell_the_language(text: str, asked_for: s
     assert other_language(text, asked_for, SEA.languages) == found
 
 
+def test_a_language_that_nothing_is_known_of_is_english_only_where_a_text_is_most_like_that() -> None:
+    english = "The woman wears a kebaya and a batik cloth at the wedding."
+    assert [other_language(text, "min") for text in (INDONESIAN, english)] == ["", "English"]
+
+
 @pytest.mark.slow
 def test_captions_written_by_people_pass_the_checks_and_untranslated_ones_do_not(shared: Path) -> None:
     import csv
@@ -519,6 +524,14 @@ def test_a_conversation_keeps_its_picture_its_options_letters_and_lines(
     assert answer == "B"
     assert words == f"{lines[3]}."
     assert Counter(asked(server))["Noodle soup"] == 1, "what stands there twice is asked for once"
+
+
+def test_a_capital_before_a_letter_with_an_accent_is_no_option(
+    into: Callable[..., Translated], server: EndpointServer
+) -> None:
+    server.answer = lambda request: "ขคง Bánh" if "It is soup" in text_of(request) else cipher(request)
+    made = into([conversation("Which?\nA. Fried rice\nB. Noodle soup", "It is soup.")])
+    assert made.problems == []
 
 
 def test_an_answer_that_repeats_an_option_comes_out_as_it_does(
