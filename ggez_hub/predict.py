@@ -14,7 +14,7 @@ from ggez_hub.endpoint import Answer, Ask, Endpoint
 from ggez_hub.errors import HubError, InputError
 from ggez_hub.families.base import DEFAULT_PROMPT, Family, Loaded, Query, chunks
 from ggez_hub.merging import live
-from ggez_hub.merging.tensors import OPEN_CLIP, check_whole
+from ggez_hub.merging.tensors import check_whole
 from ggez_hub.model import Alpha, RegionalModel
 from ggez_hub.recipes import can_answer
 from ggez_hub.registry import load_region
@@ -77,7 +77,7 @@ def family_of(folder: Path) -> str:
 
     config = hub.read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
     config = config if isinstance(config, dict) else {}
-    if any((folder / weights).is_file() for weights in OPEN_CLIP) or (
+    if any((folder / weights).is_file() for weights in hub.OPEN_CLIP) or (
         not config and (folder / "open_clip_config.json").is_file()
     ):
         return "open_clip"

@@ -21,7 +21,6 @@ from ggez_hub import hub
 from ggez_hub.data import image_reward
 from ggez_hub.errors import GgezError, InputError
 from ggez_hub.families.base import library
-from ggez_hub.merging.tensors import OPEN_CLIP
 from ggez_hub.runs import write_json
 
 if TYPE_CHECKING:
@@ -90,7 +89,7 @@ def hpsv2(state: "State", folder: Path, model: Mapping[str, Any] | None = None) 
         "interpolation": "bicubic",
         "resize_mode": "longest",
     }
-    write(state, wanted, folder, OPEN_CLIP[0])
+    write(state, wanted, folder, hub.OPEN_CLIP[0])
     write_json(folder / "open_clip_config.json", {"model_cfg": dict(sizes), "preprocess_cfg": preprocess})
 
 

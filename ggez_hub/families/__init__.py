@@ -36,8 +36,8 @@ def embedder(name: str, revision: str | None = None) -> "Embedder":
     """
     import torch
 
+    from ggez_hub.hub import OPEN_CLIP
     from ggez_hub.merging.live import check_finite
-    from ggez_hub.merging.tensors import OPEN_CLIP
 
     folder = _fetched(name, revision)
     family: Any = get("open_clip" if any((folder / file).is_file() for file in OPEN_CLIP) else "embedding")

@@ -14,10 +14,10 @@ from ggez_hub import device as devices
 from ggez_hub.errors import InputError
 from ggez_hub.families import _contrastive as contrastive
 from ggez_hub.families.base import Loaded, clip_vocabulary, has_tokenizer, library, place_of
-from ggez_hub.hub import HERE, UNREADABLE, read_json
+from ggez_hub.hub import HERE, OPEN_CLIP, UNREADABLE, read_json
 from ggez_hub.merging.adapters import WEIGHTS
 from ggez_hub.merging.attention import split_attention
-from ggez_hub.merging.tensors import OPEN_CLIP, carried
+from ggez_hub.merging.tensors import carried
 from ggez_hub.runs import write_json
 
 if TYPE_CHECKING:

@@ -5,7 +5,9 @@ import errno
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from fnmatch import fnmatchcase
+from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -15,7 +17,7 @@ from ggez_hub import registry
 from ggez_hub.errors import GgezError, HubError, InputError
 from ggez_hub.hub.names import hub_id
 from ggez_hub.metadata import is_hub_id
-from ggez_hub.runs import Run, fingerprint
+from ggez_hub.runs import Run, fingerprint, write_text
 from ggez_hub.schema import Base, Facts, Recipe
 
 if TYPE_CHECKING:
@@ -44,6 +46,9 @@ SAFE_FILES = (
     "*.tiktoken",
     "*.bpe",
 )  # no pickle, no code
+OPEN_CLIP = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors")  # as open_clip looks for them
+SHARD = r"(?:-\d+-of-\d+)?"
+VARIANT = re.compile(rf"(?P<stem>(?:.*/)?[^./]+?){SHARD}(?P<variant>\.\w+)?{SHARD}\.safetensors$")
 HERE: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}  # for transformers: else it would ask
 UNREADABLE = Exception  # what libraries may raise on a stranger's files: they take their word for types
 
@@ -61,7 +66,7 @@ def fetch(name: str, revision: str | None = None, near: Path | None = None, only
     Args:
         name: ``ggez-hub/pocket-...`` (shipped, never looked up elsewhere), a folder, or a Hub id (also as in `hub_id`).
         revision: Commit, tag or branch on the Hub; resolved to a commit before anything is fetched.
-        only: Patterns of the files that are fetched.
+        only: Patterns of the files that are fetched; by default all of SAFE_FILES but for copies, as `wanted` says.
         near: The repository that names this model. One from the Hub names others there alone, never a folder of this
             machine; one in a folder of the Hub's layout (NAMESPACE/NAME) also those beside it.
 
@@ -80,16 +85,8 @@ def fetch(name: str, revision: str | None = None, near: Path | None = None, only
                 return folder
     if not is_hub_id(name):
         raise InputError(f"{name}: no such folder, and not a Hub id (namespace/name)")
-    from httpx2 import TransportError
-    from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import OfflineModeIsEnabled
-
     with talking(name):
-        if only != SAFE_FILES:
-            # By its commit, or the cache's `main` would lead those without a network to a model without its weights.
-            with contextlib.suppress(OfflineModeIsEnabled, TransportError):
-                revision = HfApi().model_info(name, revision=revision).sha
-        found = Path(snapshot_download(name, revision=revision, allow_patterns=list(only)))
+        found = _fetched(name, revision, only)
     for file in (path for path in found.rglob("*") if path.suffix != ".safetensors" and path.is_file()):
         called, size = file.relative_to(found).as_posix(), file.stat().st_size
         most = MAX_JSON if file.suffix == ".json" and file.name not in ("tokenizer.json", "vocab.json") else MAX_FILE
@@ -98,6 +95,79 @@ def fetch(name: str, revision: str | None = None, near: Path | None = None, only
         if size > most:
             raise InputError(f"{name}: {called} has {size} bytes, expected {most} at most")
     return found
+
+
+def wanted(files: Collection[str]) -> tuple[list[str], list[str]]:
+    """What of a model's files is fetched: nothing that is there twice, as no family loads it.
+
+    Repositories of diffusers often have each part in another precision beside it (``model.fp16.safetensors``), and the
+    whole pipeline in one file at the root; those of open_clip the same model for transformers.
+
+    Args:
+        files: Paths of all its files, or of those in the cache.
+
+    Returns:
+        Patterns of what is fetched, and of what of it is not.
+    """
+    weights, *others = SAFE_FILES
+    allow, ignore = [weights, *others], []
+    if "model_index.json" in files:
+        beside = [file for file in files if "/" not in file and any(fnmatchcase(file, each) for each in others)]
+        allow = [f"*/{each}" for each in SAFE_FILES]
+        allow += [escape(file) for file in beside if ".safetensors.index." not in file]
+    elif "open_clip_config.json" in files and (clip := next((file for file in OPEN_CLIP if file in files), None)):
+        allow, ignore = [clip, *others], ["*.safetensors.index*.json"]
+    named = filter(None, map(VARIANT.match, files))
+    for stem in sorted({escape(match["stem"]) for match in named if not match["variant"]}):
+        ignore += [f"{stem}.*.safetensors", f"{stem}-*-of-*.*.safetensors", f"{stem}.safetensors.index.*.json"]
+    return allow, ignore
+
+
+def _fetched(name: str, revision: str | None, only: Sequence[str]) -> Path:
+    """The folder of a model in the cache; without the Hub as it was fetched before."""
+    from httpx2 import TransportError
+    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled, RevisionNotFoundError
+
+    try:
+        info = HfApi().model_info(name, revision=revision)
+    except (OfflineModeIsEnabled, TransportError, HfHubHTTPError) as err:
+        if isinstance(err, RevisionNotFoundError) and not re.fullmatch("[0-9a-f]{40}", revision or ""):
+            raise  # the cache does not know that a branch or tag has gone
+        return _cached(name, revision, only, err)
+    allow, ignore = list(only), list[str]()
+    if only == SAFE_FILES:
+        allow, ignore = wanted({file.rfilename for file in info.siblings or ()})
+    # By its commit: of its files no others are known. And a look at a few of them must not lead the cache's `main` to a
+    # model without its weights.
+    found = Path(snapshot_download(name, revision=info.sha, allow_patterns=allow, ignore_patterns=ignore))
+    if only == SAFE_FILES and revision != info.sha:
+        reference = found.parents[1] / "refs" / (revision or "main")
+        with contextlib.suppress(OSError):  # a cache that may only be read
+            reference.parent.mkdir(parents=True, exist_ok=True)
+            write_text(reference, str(info.sha))
+    return found
+
+
+def _cached(name: str, revision: str | None, only: Sequence[str], why: Exception) -> Path:
+    """The same from the cache alone."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, IncompleteSnapshotError, LocalEntryNotFoundError
+
+    there: dict[str, Any] = {"revision": revision, "local_files_only": True}
+    try:
+        try:
+            return Path(snapshot_download(name, allow_patterns=list(only), **there))
+        except IncompleteSnapshotError as err:
+            if only != SAFE_FILES:
+                raise
+            folder = Path(err.snapshot_path)
+        allow, ignore = wanted({path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()})
+        return Path(snapshot_download(name, allow_patterns=allow, ignore_patterns=ignore, **there))
+    except LocalEntryNotFoundError:
+        if isinstance(why, HfHubHTTPError):
+            raise why from None
+        raise
 
 
 def read(folder: Path, name: str, model: type[M], called: str) -> M:

@@ -1,5 +1,6 @@
 """Dataset repositories: folders of files that are fetched from the Hub, and files that are committed there."""
 
+import contextlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -35,17 +36,26 @@ def fetch(name: str, revision: str | None, only: Sequence[str]) -> Path:
 
 
 def resolve(name: str, revision: str | None) -> str:
-    """The commit that a revision of a dataset on the Hub stands at; of a whole commit hash that hash, unasked.
+    """The commit that a revision of a dataset stands at: of a whole commit hash that hash, unasked.
+
+    Without a network it is that of the local copy.
 
     Raises:
-        HubError: The Hub refused or cannot be reached.
+        HubError: The Hub refused, or cannot be reached and there is no local copy.
     """
     if revision and re.fullmatch("[0-9a-f]{40}", revision):
         return revision
+    from httpx2 import TransportError
     from huggingface_hub import HfApi
+    from huggingface_hub.errors import OfflineModeIsEnabled
 
+    api = HfApi()
     with hub.talking(name):
-        return str(HfApi().dataset_info(name, revision=revision).sha)
+        with contextlib.suppress(OfflineModeIsEnabled, TransportError):
+            # Not resolve_revision, which would lead the cache to a commit whose files are not in it yet.
+            return str(api.dataset_info(name, revision=revision).sha)
+        found = api.resolve_revision(name, repo_type="dataset", revision=revision, local_files_only=True)
+        return found.resolved
 
 
 def commit(name: str, files: Mapping[str, Content], once: Mapping[str, Content], message: str) -> str | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ggez_hub.errors import InputError
-from ggez_hub.hub import FACTS, read_json
+from ggez_hub.hub import FACTS, OPEN_CLIP, VARIANT, read_json
 
 if TYPE_CHECKING:
     import torch
@@ -20,8 +20,6 @@ MAX_DIMENSIONS = 64  # as torch
 DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64", "I32": "int32",
           "I16": "int16", "I8": "int8", "U8": "uint8", "BOOL": "bool"}  # fmt: skip
 INDEX = ".safetensors.index.json"
-OPEN_CLIP = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors")  # as open_clip looks for them
-VARIANT = re.compile(r"(?P<stem>[^.]+?)(?P<variant>\.\w+)?(-\d+-of-\d+)?\.safetensors$")
 # Configuration, tokenizer and processor files.
 CARRIED = (".json", ".txt", ".jinja", ".model", ".spm", ".tiktoken", ".bpe", ".yaml")
 OURS = (FACTS, "results.json")  # what a published model says of itself holds for no other

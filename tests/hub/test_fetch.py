@@ -1,11 +1,13 @@
 """Where models come from, and what they are called, without a network."""
 
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 
 from ggez_hub import hub
 from ggez_hub.errors import HubError, InputError
+from ggez_hub.hub import datasets
 from ggez_hub.recipes import load_recipe
 from ggez_hub.runs import Run
 from ggez_hub.schema import Base
@@ -110,6 +112,22 @@ def test_every_artefact_has_a_repository_of_its_own(method: str, repositories: l
 
 
 # -------------------------------------------------------------------------------------------------------------- the Hub
+def test_without_a_network_a_data_set_stands_where_its_copy_does(
+    data_hub: HubServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data_hub.add("someone/rows", {"rows.jsonl": b"{}"}, kind="datasets")
+    commit = datasets.resolve("someone/rows", None)
+    folder = datasets.fetch("someone/rows", None, ["*"])
+    assert hub.commit_of(folder) == commit
+    data_hub.add("someone/rows", {"rows.jsonl": b"{1}"}, kind="datasets")
+    assert datasets.resolve("someone/rows", None) != commit, "the newest, which is not fetched yet"
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert datasets.resolve("someone/rows", None) == commit
+    assert datasets.fetch("someone/rows", None, ["*"]) == folder
+    with pytest.raises(HubError, match="someone/others: the Hub cannot be reached, and there is no local copy"):
+        datasets.resolve("someone/others", None)
+
+
 def test_looking_at_a_newer_commit_does_not_take_the_older_model_from_the_cache(
     hub_server: HubServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -129,6 +147,84 @@ def test_pickles_and_code_are_not_even_fetched(hub_server: HubServer) -> None:
     there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     assert there == {"a.safetensors", "unet/b.safetensors", "config.json"}
     assert hub.commit_of(folder) == hub_server.repos["models", "someone/model"].refs["refs/heads/main"].sha
+
+
+def rest(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+PIPELINE = [
+    "model_index.json", "README.md", "unet/config.json", "unet/diffusion_pytorch_model.safetensors",
+    "text_encoder/model.safetensors.index.json", "text_encoder/model-00001-of-00002.safetensors",
+    "text_encoder/model-00002-of-00002.safetensors", "vae/config.json", "vae/diffusion_pytorch_model.fp16.safetensors",
+    "tokenizer/vocab.json", "tokenizer/merges.txt",
+]  # fmt: skip
+AGAIN = [
+    "sd_xl_base_1.0.safetensors", "sd_xl_base_1.0_0.9vae.safetensors", "an-offset-lora.safetensors",
+    "whole-00001-of-00001.safetensors", "whole.safetensors.index.json", "[a]*.safetensors",
+    "unet/diffusion_pytorch_model.fp16.safetensors", "unet/diffusion_pytorch_model.non_ema.safetensors",
+    "text_encoder/model.fp16.safetensors", "text_encoder/model.fp16-00001-of-00002.safetensors",
+    "text_encoder/model-00001-of-00002.fp16.safetensors", "text_encoder/model.safetensors.index.fp16.json",
+]  # fmt: skip
+CLIP = ["open_clip_config.json", "open_clip_model.safetensors", "config.json", "tokenizer.json", "vocab.json"]
+MODEL = ["config.json", "model-00001-of-00001.safetensors", "model.safetensors.index.json", "tokenizer.model"]
+
+
+@pytest.mark.parametrize(
+    ("once", "again"),
+    [
+        (PIPELINE, AGAIN),
+        (
+            CLIP,
+            ["model-00001-of-00001.safetensors", "model.safetensors.index.json", "open_clip_model.fp16.safetensors"],
+        ),
+        (["open_clip_config.json", "model.safetensors", "config.json"], []),
+        (MODEL, ["model.fp16-00001-of-00001.safetensors", "model.safetensors.index.fp16.json"]),
+        (["config.json", "model.fp16.safetensors"], []),
+        (["adapter_config.json", "adapter_model.safetensors", "pytorch_lora_weights.safetensors", "ggez.json"], []),
+    ],
+    ids=["pipeline", "open_clip", "open_clip for transformers alone", "shards", "half precision alone", "adapter"],
+)
+def test_what_a_repository_holds_twice_is_fetched_once_and_loads_without_a_network(
+    hub_server: HubServer, monkeypatch: pytest.MonkeyPatch, once: list[str], again: list[str]
+) -> None:
+    hub_server.add("someone/model", {file: file.encode() for file in once + again})
+    found = hub.fetch("someone/model")
+    assert rest(found) == set(once)
+    asked = [request.path.partition("/resolve/")[2] for request in hub_server.requests]
+    assert not [path for path in asked if unquote(path.partition("/")[2]) in again]
+    about = [request.path for request in hub_server.requests if request.path.startswith("/api/")]
+    assert len(about) == 2, "its commit with its files, and their hashes"
+    hub_server.requests.clear()
+    assert hub.fetch("someone/model", hub.commit_of(found)) == found
+    assert len(hub_server.requests) == 1
+    hub_server.fail("GET", "/api/", 503, times=2)
+    assert hub.fetch("someone/model") == hub.fetch("someone/model", "main") == found, "the Hub is down"
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert hub.fetch("someone/model") == hub.fetch("someone/model", hub.commit_of(found)) == found
+    (found / next(file for file in once if file.endswith(".safetensors"))).unlink()
+    with pytest.raises(HubError, match="someone/model: the Hub cannot be reached, and there is no local copy"):
+        hub.fetch("someone/model")
+
+
+def test_patterns_of_a_caller_hold_for_copies_too(hub_server: HubServer) -> None:
+    hub_server.add("someone/model", dict.fromkeys(PIPELINE + AGAIN, b"{}"))
+    found = hub.fetch("someone/model", only=("sd_xl_base_1.0.safetensors", "*.fp16.safetensors"))
+    assert rest(found) == {file for file in PIPELINE + AGAIN if ".fp16.safe" in file or file == AGAIN[0]}
+
+
+def test_without_the_hub_a_tag_that_was_fetched_leads_to_its_copy(
+    hub_server: HubServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sha = hub_server.add("someone/model", {"model.safetensors": b"1"})
+    refs = hub_server.repos["models", "someone/model"].refs
+    refs["refs/tags/v1"] = refs["refs/heads/main"]
+    hub_server.add("someone/model", {"model.safetensors": b"2"})
+    assert hub.commit_of(found := hub.fetch("someone/model", "v1")) == sha
+    hub_server.__exit__()
+    assert hub.fetch("someone/model", "v1") == found
+    with pytest.raises(HubError, match="no local copy"):
+        hub.fetch("someone/model")
 
 
 @pytest.mark.parametrize(

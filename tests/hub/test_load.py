@@ -13,7 +13,7 @@ import torch
 from huggingface_hub import constants, snapshot_download
 
 import libraries
-from ggez_hub import RegionalModel, registry
+from ggez_hub import RegionalModel, hub, registry
 from ggez_hub.errors import GgezError, HubError, InputError
 from ggez_hub.hub import search
 from libraries import Ids, Repositories, Way, ids, scores
@@ -69,7 +69,9 @@ def changed(files: dict[str, bytes], factor: float) -> dict[str, bytes]:
 
 
 # ------------------------------------------------------------------------------------------------------ plain libraries
-@pytest.mark.parametrize("way", WAYS, ids=str)
+@pytest.mark.parametrize(
+    "way", [pytest.param(way, marks=[pytest.mark.slow] * (way.family == "diffusion")) for way in WAYS], ids=str
+)
 def test_plain_library_computes_what_we_do(way: Way, commits: dict[str, str]) -> None:
     compared = libraries.compare(way, ids(way.family, commits[ids(way.family).base]))
     assert compared.difference <= (3e-5 if way.family == "vlm" else 1e-5)  # a sum over tokens rounds more
@@ -84,6 +86,13 @@ def test_both_repositories_of_every_family_are_loaded(family: str) -> None:
 def test_nothing_that_is_published_is_pickle_or_code(made: Repositories) -> None:
     kinds = {Path(path).suffix for files in made.values() for path in files}
     assert kinds <= {".safetensors", ".json", ".yaml", ".md", ".png", ".jinja", ".txt"}
+
+
+def test_all_that_is_published_is_fetched(made: Repositories, commits: dict[str, str]) -> None:
+    for name, files in made.items():
+        folder = hub.fetch(name)
+        there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+        assert there == {path for path in files if not path.endswith((".png", ".gitattributes"))}
 
 
 # ---------------------------------------------------------------------------------------------------------------- alpha
