@@ -19,7 +19,7 @@ def listing(kind: registry.Kind) -> list[dict[str, str]]:
         return [{"name": name, "title": _first_line(families.get(name).__doc__)} for name in registry.files(kind)]
     rows = []
     for name, path in registry.files(kind).items():
-        value = registry.parse_file(path)[0]
+        value = registry.parse_file(path, extends=kind == "recipes")[0]
         wanted = ("title", "family", "region") if kind == "recipes" else ("title",)
         rows.append(
             {"name": name} | {key: str(value.get(key, "") if isinstance(value, dict) else "") for key in wanted}
@@ -54,7 +54,7 @@ def values(name: str, overrides: Sequence[str] = ()) -> list[Row]:
         return [*rows, ("lora_targets", family.lora_targets(), f"families/{name}.py")]
     path = registry.find(kind, name)
     loaded = recipes.load(kind, name, given)
-    lines = registry.parse_yaml(path.read_text(encoding="utf-8"), str(path))[1]
+    lines = registry.extended(path)[1]
     rows = []
     for key, value in flat(loaded.model_dump(mode="json", by_alias=True)).items():
         parts = tuple(key.split("."))
@@ -62,7 +62,7 @@ def values(name: str, overrides: Sequence[str] = ()) -> list[Row]:
         if any(f"{key}.".startswith(f"{name}.") for name in given):
             source = "override"
         elif parts in lines:
-            source = f"{path.name}:{lines[parts]}"
+            source = f"{lines[parts][0].name}:{lines[parts][1]}"
         rows.append((key, value, source))
     return rows + _derived(kind, name, loaded)
 

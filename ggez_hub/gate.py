@@ -45,7 +45,8 @@ def reasons(recipe: Recipe, run: Run) -> list[str]:
                          "base.id has to be a Hub id")  # fmt: skip
     measured = _measured(recipe, run)
     chosen = read_json(run.stage("sweep") / "results.json")["chosen"]
-    return [*figures(chosen, recipe.push), *_merged(measured["merged"]), *_rights(recipe), *_leaks(measured["leaks"])]
+    clashes = [why for _, why in rights(recipe)]
+    return [*figures(chosen, recipe.push), *_merged(measured["merged"]), *clashes, *_leaks(measured["leaks"])]
 
 
 def notice(recipe: Recipe, run: Run, artefact: str, missed: list[str]) -> dict[str, str]:
@@ -84,11 +85,11 @@ def _percent(value: float | None) -> str:
     return "not known" if value is None else f"{100 * value:.1f}%"
 
 
-def _rights(recipe: Recipe) -> list[str]:
-    """What stands against the declared license."""
-    of_base = conflicts("base.license", recipe.base.license, recipe.card.license) if recipe.base.random is None else []
-    of_data = account.licenses(recipe)
-    return of_base + [found for key, given in of_data for found in conflicts(key, given, recipe.card.license)]
+def rights(recipe: Recipe) -> list[tuple[str, str]]:
+    """What stands against the declared license: the key of the recipe that states another one, and why."""
+    given = [("base.license", recipe.base.license)] if recipe.base.random is None else []
+    given += account.licenses(recipe)
+    return [(key, why) for key, license_ in given for why in conflicts(key, license_, recipe.card.license)]
 
 
 def keep_hand_written(changes: Sequence[Change]) -> None:

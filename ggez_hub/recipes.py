@@ -41,18 +41,19 @@ def load_benchmark(name: str, overrides: Mapping[str, Any] | None = None) -> Ben
     return benchmark
 
 
-def load_recipe(name: str, overrides: Mapping[str, Any] | None = None) -> Recipe:
+def load_recipe(name: str, overrides: Mapping[str, Any] | None = None, extends: bool = True) -> Recipe:
     """Loads a recipe by name or path, with everything it names.
 
     Args:
         name: A name that ``ggez ls recipes`` lists, or the path of a YAML file.
         overrides: Values that win over the file, such as ``{"train.steps": 50}``.
+        extends: Whether it may extend another recipe; not where it is a stranger's, who would choose what is read here.
 
     Raises:
         ConfigError: Every problem at once: in the recipe, and in the names it uses.
     """
     path = registry.find("recipes", name)
-    value, place = registry.parse_file(path, overrides)
+    value, place = registry.parse_file(path, overrides, extends)
     problems: list[str] = []
 
     def at(*key: str) -> Any:

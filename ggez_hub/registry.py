@@ -28,7 +28,10 @@ MAX_DEPTH = 50  # of a YAML file; one that contains itself, by an anchor, has no
 MAX_NODES = 100_000  # ... whose anchors are written out
 MAX_BYTES = 1_000_000
 MAX_PROBLEMS = 1000  # of a file, that are told one by one
+MAX_PARENTS = 5  # of a recipe that extends another, which extends another
+EXTENDS = "extends"  # the key under which a recipe names another, to say only what differs from it
 Key = tuple[str | int, ...]  # a path into a YAML file
+Lines = Mapping[Key, tuple[Path, int]]  # the file and line that gave each key
 Place = Callable[[Key], str]  # where a key was given, for people: file:line or argument
 
 
@@ -76,6 +79,8 @@ def kind_of(path: str | Path) -> Kind:
     try:
         keys = set(parse_yaml(path.read_text(encoding="utf-8"), str(path))[0] or ())
     except (OSError, UnicodeDecodeError, ConfigError, TypeError):
+        return "recipes"
+    if EXTENDS in keys:
         return "recipes"
     scores = {kind: len(keys & schema.model_fields.keys()) for kind, schema in SCHEMAS.items()}
     return cast(Kind, max(scores, key=lambda kind: (scores[kind], kind == "recipes")))
@@ -212,7 +217,7 @@ def _model_at(model: type[BaseModel], key: Sequence[str | int]) -> type[BaseMode
         named = get_origin(annotation) is dict
         current = next((a for a in (annotation, *getattr(annotation, "__args__", ())) if isinstance(a, type)
                         and issubclass(a, BaseModel)), annotation)  # fmt: skip
-    return current if isinstance(current, type) and issubclass(current, BaseModel) else None
+    return current if not named and isinstance(current, type) and issubclass(current, BaseModel) else None
 
 
 def check(model: type[M], value: Any, place: Place) -> M:
@@ -249,27 +254,34 @@ def by_line(problems: Iterable[str]) -> list[str]:
 
 
 def read(model: type[M], path: Path, overrides: Mapping[str, Any] | None = None) -> M:
-    """Reads one file into its schema. Raises ConfigError with every problem, each at its line."""
-    value, place = parse_file(path, overrides)
+    """Reads one file into its schema, a recipe with those that it extends.
+
+    Raises:
+        ConfigError: Every problem, each at its line.
+    """
+    value, place = parse_file(path, overrides, extends=model is Recipe)
     return check(model, value, place)
 
 
-def parse_file(path: Path, overrides: Mapping[str, Any] | None = None) -> tuple[Any, Place]:
+def parse_file(path: Path, overrides: Mapping[str, Any] | None = None, extends: bool = False) -> tuple[Any, Place]:
     """A file's plain data with the overrides in it, and what names the place of a key.
 
+    Args:
+        path: The file.
+        overrides: Values that win over the file.
+        extends: Whether it may name a recipe that it extends: never a file that a stranger published, for that name
+            may be a path on this machine.
+
     Raises:
-        ConfigError: The file cannot be read, is not YAML or gives keys twice.
+        ConfigError: The file, or one that it extends, cannot be read, is not YAML or gives keys twice.
     """
-    try:
-        if (size := path.stat().st_size) > MAX_BYTES:
-            raise ConfigError([f"{path}: {size} bytes, expected {MAX_BYTES} at most"])
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as err:
-        raise ConfigError([f"{path}: cannot be read as UTF-8 text: {err}"]) from err
-    value, lines = parse_yaml(text, str(path))
+    value, lines = extended(path)[:2] if extends else _parsed(path)
     given: dict[Key, Any] = {tuple(name.split(".")): new for name, new in (overrides or {}).items()}
     if isinstance(value, dict):
         for key, new in given.items():
+            for other in _others(key[:-1], {key[-1]: new}) if extends else ():
+                if (*key[:-1], other) not in given:
+                    value = _without(value, (*key[:-1], other))
             value = _put(value, key, new)
 
     def place(key: Key) -> str:
@@ -279,9 +291,22 @@ def parse_file(path: Path, overrides: Mapping[str, Any] | None = None) -> tuple[
         inside = [f" and argument {dotted(over)}" for over in given if key and over[: len(key)] == key]
         while key not in lines and key:
             key = key[:-1]
-        return f"{path}:{lines.get(key, 1)}{''.join(inside)}"
+        file, line = lines.get(key, (path, 1))
+        return f"{file}:{line}{''.join(inside)}"
 
     return value, place
+
+
+def _parsed(path: Path) -> tuple[Any, Lines]:
+    """A file's plain data, and the place of every key in it. Raises ConfigError, as parse_file does."""
+    try:
+        if (size := path.stat().st_size) > MAX_BYTES:
+            raise ConfigError([f"{path}: {size} bytes, expected {MAX_BYTES} at most"])
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as err:
+        raise ConfigError([f"{path}: cannot be read as UTF-8 text: {err}"]) from err
+    value, lines = parse_yaml(text, str(path))
+    return value, {key: (path, line) for key, line in lines.items()}
 
 
 def _put(value: Any, key: Key, new: Any) -> Any:
@@ -292,6 +317,86 @@ def _put(value: Any, key: Key, new: Any) -> Any:
     return {**inner, key[0]: _put(inner.get(cast(str, key[0])), key[1:], new)}
 
 
+def _without(value: Any, key: Key) -> Any:
+    """A copy of nested mappings with one value less, if it is there."""
+    if not isinstance(value, dict) or key[0] not in value:
+        return value
+    if len(key) == 1:
+        return {name: inner for name, inner in value.items() if name != key[0]}
+    return value | {key[0]: _without(value[key[0]], key[1:])}
+
+
+# ------------------------------------------------------------------------------------------------------------ extending
+def extended(path: Path) -> tuple[Any, Lines, tuple[Path, ...]]:
+    """A recipe's plain data with what it inherits, the place of every key, and the files: its own, its parent's, ...
+
+    Mappings are merged and all else is replaced, but for what the schema says of NAMED_BY and ONE_OF.
+
+    Raises:
+        ConfigError: A file cannot be read or is none, extends itself in a circle, or through more than MAX_PARENTS.
+    """
+    chain = [_parsed(path)]
+    files = [path]
+    while isinstance(value := chain[-1][0], dict) and EXTENDS in value:
+        files.append(_parent(value.pop(EXTENDS), f"{files[-1]}:{chain[-1][1][EXTENDS,][1]}  {EXTENDS}", files))
+        chain.append(_parsed(files[-1]))
+        if not isinstance(chain[-1][0], dict):
+            raise ConfigError([f"{files[-1]}:1  expected a mapping of keys, since {files[-2]} extends it"])
+    value, lines = chain.pop()
+    for ours, our_lines in reversed(chain):
+        gone: set[Key] = set()
+        value = _merged(value, ours, gone)
+        kept = {key: at for key, at in lines.items() if not any(key[: i + 1] in gone for i in range(len(key)))}
+        lines = kept | our_lines
+    return value, lines, tuple(files)
+
+
+def _parent(name: Any, place: str, files: Sequence[Path]) -> Path:
+    """The file that the last of these files extends. Raises ConfigError where it cannot be."""
+    is_path = isinstance(name, str) and name.endswith((".yaml", ".yml"))
+    if is_path and data_root() / "recipes" in files[-1].absolute().parents:  # where a pull request may come from anyone
+        raise ConfigError([f"{place}: a shipped recipe extends another by its name, not by a path"])
+    if not isinstance(name, str):
+        raise ConfigError([f"{place}: expected the name or the path of a recipe"])
+    try:
+        beside = files[-1].parent / name
+        parent = beside if is_path and beside.is_file() else find("recipes", name)
+    except (ConfigError, OSError) as err:
+        problem = err.problems[0] if isinstance(err, ConfigError) else str(err)
+        raise ConfigError([f"{place}: {problem}"], "ggez ls recipes") from err
+    if parent.resolve() in [file.resolve() for file in files]:
+        circle = " -> ".join(str(file) for file in (*files, parent))
+        raise ConfigError([f"{place}: leads back to where it came from: {circle}"])
+    if len(files) > MAX_PARENTS:
+        raise ConfigError([f"{place}: more than {MAX_PARENTS} recipes above {files[0]}"])
+    return parent
+
+
+def _merged(inherited: Mapping[str, Any], ours: Mapping[str, Any], gone: set[Key], key: Key = ()) -> dict[str, Any]:
+    """A mapping over the one that it inherits; adds to `gone` the keys whose inherited value is no part of it."""
+    named_by = getattr(_model_at(Recipe, key), "NAMED_BY", ())
+    anew = any(name in ours and not _same_thing(ours[name], inherited.get(name)) for name in named_by)
+    left = {} if anew else {name: inherited[name] for name in inherited.keys() - _others(key, ours)}
+    merged = {
+        name: _merged(left[name], value, gone, (*key, name))
+        for name, value in ours.items()
+        if isinstance(value, dict) and isinstance(left.get(name), dict)
+    }
+    gone.update((*key, name) for name in inherited if name not in left or (name in ours and name not in merged))
+    return {name: left[name] for name in inherited if name in left} | dict(ours) | merged
+
+
+def _same_thing(ours: Any, inherited: Any) -> bool:
+    return ours == inherited or (isinstance(ours, dict) and isinstance(inherited, dict))
+
+
+def _others(key: Key, ours: Mapping[Any, Any]) -> set[str]:
+    """What a mapping of a recipe takes the place of, of those keys of which only one is given."""
+    one_of = getattr(_model_at(Recipe, key), "ONE_OF", ())
+    return set(one_of) - ours.keys() if any(ours.get(name) is not None for name in one_of) else set()
+
+
+# ------------------------------------------------------------------------------------------------------------ arguments
 def parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:
     """Turns ``train.steps=50`` arguments into keys and values (values are YAML).
 

@@ -1,6 +1,6 @@
 """What a region, a benchmark and a recipe may say: strict and frozen, defaults stand here and nowhere else."""
 
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 from pydantic import (
     BaseModel,
@@ -18,6 +18,7 @@ Iso639 = Annotated[str, Field(pattern=r"^[a-z]{3}$")]  # ISO 639-3
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
 Label = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]  # a part of dotted keys
 Positive = Annotated[int, Field(ge=1)]
+Epochs = Annotated[float, Field(gt=0)]  # passes over the rows that a loss can learn from
 Scalar = str | int | float | bool
 
 
@@ -25,6 +26,21 @@ class Strict(BaseModel):
     """Unknown keys and silent conversions are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, populate_by_name=True, allow_inf_nan=False)
+    # Fields younger than runs that are kept: left out of dumps while they have their default, so that hashes stay.
+    LATER: ClassVar[tuple[str, ...]] = ()
+    # Keys that say which thing this is: where a recipe gives another, it inherits nothing else of the thing either.
+    NAMED_BY: ClassVar[tuple[str, ...]] = ()
+    # Keys of which one is given: where a recipe gives one, it inherits none of the others.
+    ONE_OF: ClassVar[tuple[str, ...]] = ()
+
+    @model_serializer(mode="wrap")
+    def _dumped(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        plain: dict[str, Any] = handler(self)
+        return {key: value for key, value in plain.items() if not self._left_out(key)}
+
+    def _left_out(self, key: str) -> bool:
+        """Whether a key is no part of a dump."""
+        return key in self.LATER and getattr(self, key) == type(self).model_fields[key].default
 
 
 class Misfit(ValueError):
@@ -62,8 +78,12 @@ class Source(Strict):
 class HubSource(Source):
     """A source that may be on the Hub."""
 
+    LATER: ClassVar[tuple[str, ...]] = ("license", "gated")
+    NAMED_BY: ClassVar[tuple[str, ...]] = ("reader", "id")
     id: HubId | None = None  # the data set that stands in where there is no path
     revision: str | None = None  # its commit; None = the newest, which is then recorded
+    license: str | None = None  # the Hub's name for it
+    gated: bool = False  # the Hub asks for access first
 
 
 class Registered(Strict):
@@ -77,6 +97,7 @@ class Registered(Strict):
 class Benchmark(Strict):
     """Questions, and how answers are scored."""
 
+    LATER = ("judge_revision",)
     title: str
     source: HubSource  # without `path` and `id` the recipe's own data.path
     # Name the picture among all labels | among four near ones | answer the row's own question | draw its label.
@@ -84,6 +105,7 @@ class Benchmark(Strict):
     answer: Name = "option"  # the likeliest option, or what is written: one of ggez_hub.scoring.answers.PROTOCOLS
     prompt: str | None = None  # asked of every picture (top1, choice), or with {label} in it what to draw
     judge: str | None = None  # of drawings: an embedding model that names them, by its Hub id
+    judge_revision: str | None = None
     # Of drawings: the share that the judge names right | its mean confidence in the right name | how far their features
     # are from those of real pictures (squared maximum mean discrepancy; lower is better, no fraction).
     measure: Literal["top1", "confidence", "distance"] = "top1"
@@ -104,6 +126,8 @@ class Benchmark(Strict):
     def _whole(self) -> Self:
         if (self.task == "drawing") != (self.judge is not None):
             raise ValueError("a judge and task: drawing go together")
+        if self.judge_revision is not None and self.judge is None:
+            raise Misfit("goes with judge, the model that it is a commit of", "judge_revision")
         if self.task == "drawing" and "{label}" not in (self.prompt or ""):
             raise ValueError("task: drawing needs a prompt with {label} in it")
         if self.measure != "top1" and self.task != "drawing":
@@ -114,9 +138,12 @@ class Benchmark(Strict):
 class Base(Strict):
     """The global model: exactly one of a Hub id or folder, another recipe's output, or a random start."""
 
+    LATER = ("gated",)
+    NAMED_BY = ("id", "recipe", "random")
     id: str | None = None
     revision: str | None = None
     license: str | None = None
+    gated: bool = False  # the Hub asks for access first
     recipe: Name | None = None
     random: dict[str, int] | None = None  # sizes for the family's write_tiny
     parts: dict[str, str] = {}  # of a random start: trained models that parts of it start from, by their Hub ids
@@ -131,7 +158,7 @@ class Base(Strict):
 class Corpus(HubSource):
     """Rows that may train the model, and what part they have in the mix."""
 
-    license: str | None = None
+    LATER = ("gated",)
     languages: tuple[str, ...] = ("en",)
     synthetic: bool = False
     regional: bool = True  # filter.region applies; false for general data (the paper's D_gen)
@@ -143,6 +170,7 @@ class Corpus(HubSource):
 class Data(Corpus):
     """The training corpus: one source, or several that are mixed."""
 
+    NAMED_BY = (*Corpus.NAMED_BY, "sources")
     reader: str = ""  # none where there are `sources`
     title: str | None = None  # what the card calls it
     sources: dict[Label, Corpus] = {}
@@ -162,10 +190,8 @@ class Data(Corpus):
             raise Misfit(f"the shares sum to {sum(shares.values()):g}, expected 1", key)
         return self
 
-    @model_serializer(mode="wrap")
-    def _without_what_sources_say(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        plain: dict[str, Any] = handler(self)
-        return {key: value for key, value in plain.items() if not (self.sources and key in Corpus.model_fields)}
+    def _left_out(self, key: str) -> bool:
+        return super()._left_out(key) or (bool(self.sources) and key in Corpus.model_fields)  # the sources say it
 
     @property
     def corpora(self) -> dict[str, Corpus]:
@@ -180,15 +206,19 @@ EVIDENCE: tuple[Evidence, ...] = get_args(Evidence)
 class Reward(Strict):
     """Who says how good a row is, from 1 to 5."""
 
+    LATER = ("license",)
+    NAMED_BY = ("model", "id")
     model: Name  # one of ggez_hub.data.rewards.MODELS
     id: str | None = None  # its weights on the Hub or in a folder, or what the endpoint calls it; None = the published
     revision: str | None = None
+    license: str | None = None  # the Hub's name for it
     endpoint: str | None = None  # address of an OpenAI-compatible server that has it loaded; None = in this process
 
 
 class Unsafe(Strict):
     """What is left out as unsafe: by a column of the data, or by a model that classifies pictures."""
 
+    NAMED_BY = ("column", "id")
     column: str | None = None  # with a score 0..1
     id: str | None = None  # of an image classification model, on the Hub or in a folder
     revision: str | None = None
@@ -205,10 +235,13 @@ class Unsafe(Strict):
 class Filter(Strict):
     """Which rows of the corpus train the model: rules in the order in which they are applied."""
 
+    LATER = ("embedding_revision",)
+    ONE_OF = ("embedding", "embedding_revision")  # a commit is of one model
     # Keep only rows of the region: by these kinds of evidence, the first that says something decides. True = country.
     region: bool | tuple[Evidence, ...] = True
     min_similarity: float | None = None  # of a picture to the region's prompts above all others (evidence image)
     embedding: str | None = None  # the embedding model of evidence image and of duplicates, by Hub id or folder
+    embedding_revision: str | None = None
     min_text: Annotated[int, Field(ge=1)] = 1  # characters of a caption
     max_text: Positive | None = None
     licenses: tuple[str, ...] = ()  # allowed of a row; empty = any
@@ -244,6 +277,8 @@ class Filter(Strict):
             raise Misfit("evidence image needs filter.embedding, an embedding model", "region")
         if self.max_cosine is not None and self.embedding is None:
             raise Misfit("needs filter.embedding, an embedding model", "max_cosine")
+        if self.embedding_revision is not None and self.embedding is None:
+            raise Misfit("needs filter.embedding, the model that it is a commit of", "embedding_revision")
         if self.max_text is not None and self.max_text < self.min_text:
             raise Misfit(f"is less than filter.min_text, {self.min_text}", "max_text")
         if self.reward is not None and self.min_reward is None:
@@ -254,6 +289,7 @@ class Filter(Strict):
 class Translator(Strict):
     """A model that translates."""
 
+    NAMED_BY = ("id",)
     id: str  # an NLLB checkpoint on the Hub or in a folder, or what the endpoint calls its model
     revision: str | None = None
     endpoint: str | None = None  # address of an OpenAI-compatible server; None = in this process
@@ -288,23 +324,51 @@ class Lora(Strict):
     lora_dropout: Fraction = 0.0
 
 
+def _check_length(steps: int | None, epochs: float | None) -> None:
+    """Raises Misfit unless exactly one says how long a phase is."""
+    if steps is not None and epochs is not None:
+        raise Misfit(f"stands beside steps: {steps}; give one of the two", "epochs")
+    if steps is None and epochs is None:
+        raise Misfit("give steps or epochs", "steps")
+
+
+def _length(steps: int | None, epochs: float | None) -> str:
+    return f"{steps} steps" if epochs is None else f"{epochs:g} epoch{'' if epochs == 1 else 's'}"
+
+
 class Pretrain(Strict):
     """What comes before the training proper, with an optimiser of its own: captions before conversations."""
 
+    LATER = ("epochs",)
+    ONE_OF = ("steps", "epochs")
     loss: str
-    steps: Positive
+    steps: Positive | None = None
+    epochs: Epochs | None = None  # in place of steps
     learning_rate: Annotated[float, Field(gt=0)] | None = None  # None = that of the training
+
+    @model_validator(mode="after")
+    def _one_of(self) -> Self:
+        _check_length(self.steps, self.epochs)
+        return self
+
+    @property
+    def length(self) -> str:
+        """How long it is, for people: ``100 steps``, ``3 epochs``."""
+        return _length(self.steps, self.epochs)
 
 
 class Train(Strict):
     """Fine-tuning with AdamW; the rate falls linearly to zero (paper, section 5.2)."""
 
+    LATER = ("epochs",)
+    ONE_OF = ("steps", "epochs")
     method: Literal["lora", "full"] = "lora"
     loss: str | None = None  # one of the family's; None = its first
     pretrain: Pretrain | None = None
     freeze: tuple[str, ...] = ()  # of method full: parts that stay as they are, by how their parameters' names begin
     lora: Lora = Lora()
-    steps: Positive = 1000
+    steps: Positive | None = 1000
+    epochs: Epochs | None = None  # in place of steps
     batch_size: Positive = 64
     micro_batch_size: Positive | None = None  # rows in memory at once; None = batch_size
     learning_rate: Annotated[float, Field(gt=0)] = 1e-4
@@ -315,6 +379,21 @@ class Train(Strict):
     dtype: Literal["float32", "bfloat16"] | None = None  # computed in; None = bfloat16 on a GPU, else float32
     gradient_checkpointing: bool = False  # less memory for more time
     checkpoint_steps: Positive = 100
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if self.epochs is not None and "steps" not in self.model_fields_set:
+            object.__setattr__(self, "steps", None)  # frozen from here on
+        _check_length(self.steps, self.epochs)
+        if self.micro_batch_size is not None and self.micro_batch_size > self.batch_size:
+            raise Misfit(f"is more than train.batch_size, {self.batch_size}", "micro_batch_size")
+        return self
+
+    @property
+    def length(self) -> str:
+        """How long it is, for people: ``1000 steps of 64``, ``3 epochs of batches of 64``."""
+        of = "" if self.epochs is None else " of batches"
+        return f"{_length(self.steps, self.epochs)}{of} of {self.batch_size}"
 
 
 class Sweep(Strict):

@@ -89,7 +89,7 @@ def verify(name: str, revision: str | None = None, subset: int | None = SUBSET) 
     """
     with hub.naming(name):
         folder, facts, results = search.described(name, revision)
-        recipe = load_recipe(str(folder / "recipe.yaml"))
+        recipe = load_recipe(str(folder / "recipe.yaml"), extends=False)
         alphas = (facts.alpha,) if facts.artefact == "merged" else tuple(dict.fromkeys((0.0, facts.alpha)))
         _check(recipe, facts, results)
         points = {point.alpha: point for point in results.points}

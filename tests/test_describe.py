@@ -67,6 +67,20 @@ def test_every_value_of_a_recipe_says_where_it_comes_from(recipe: str) -> None:
     assert source.endswith(", 2023")
 
 
+def test_values_of_a_recipe_that_extends_another_say_which_file_gave_them(recipe: str, tmp_path: Path) -> None:
+    child = tmp_path / "child.yaml"
+    child.write_text("extends: mine.yaml\ntrain:\n  epochs: 2\n  lora: {r: 4}\n")
+    shown = sources(str(child), "train.batch_size=4")
+    assert shown["title"] == ("Mine", "mine.yaml:1")
+    assert shown["base.random.hidden"] == (16, "mine.yaml:4")
+    assert shown["train.epochs"] == (2.0, "child.yaml:3")
+    assert shown["train.steps"] == (None, "default")  # what gave way
+    assert shown["train.lora.r"] == (4, "child.yaml:4")
+    assert shown["train.lora.lora_alpha"] == (16, "default")
+    assert shown["train.batch_size"] == (4, "override")
+    assert "extends" not in shown
+
+
 def test_globalization_that_the_recipe_gives_is_not_called_kofs(recipe: str) -> None:
     shown = sources(recipe, "sweep.globalization=0.3")
     assert shown["sweep.globalization"] == (0.3, "override")

@@ -1,15 +1,21 @@
 """Recipes and all that they name: what ships is valid, and a wrong name gets the right one."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ggez_hub import registry
+from ggez_hub import describe, registry
+from ggez_hub.data import account
+from ggez_hub.data.codes import iso3
 from ggez_hub.errors import ConfigError
+from ggez_hub.hub.licenses import conflicts
+from ggez_hub.pipeline import resolved
 from ggez_hub.recipes import load, load_benchmark, load_recipe, recipe_name, validate_file
 from ggez_hub.registry import Kind, parse_overrides
+from ggez_hub.schema import Train
 
 RECIPE = """\
 title: Mine
@@ -257,6 +263,7 @@ def test_unknown_loss_of_what_comes_first_gets_the_nearest(project: Callable[...
     [
         ("task: drawing\nprompt: '{label}'", "a judge and task: drawing go together"),
         ("task: top1\njudge: me/judge", "a judge and task: drawing go together"),
+        ("task: top1\njudge_revision: v1", "judge_revision: goes with judge, the model that it is a commit of"),
         ("task: drawing\njudge: me/judge", "task: drawing needs a prompt with {label} in it"),
         ("task: drawing\njudge: me/judge\nprompt: a label", "task: drawing needs a prompt with {label} in it"),
         ("task: top1\nmeasure: confidence", "measure: confidence is for task: drawing"),
@@ -335,6 +342,11 @@ def test_a_recipe_may_mix_several_sources(project: Callable[..., None]) -> None:
         ("title: Mine", "filter: {region: [txt]}\ntitle: Mine", "1  filter.region.0: 'txt' is no evidence"),
         ("title: Mine", "filter: {region: some}\ntitle: Mine", "1  filter.region: expected true, false or a list"),
         ("title: Mine", "filter:\n  max_cosine: 0.9\ntitle: Mine", "2  filter.max_cosine: needs filter.embedding"),
+        (
+            "title: Mine",
+            "filter:\n  embedding_revision: v1\ntitle: Mine",
+            "2  filter.embedding_revision: needs filter.embedding, the model that it is a commit of",
+        ),
         ("title: Mine", "filter:\n  reward: {model: clip}\ntitle: Mine", "2  filter.reward: needs filter.min_reward"),
         (
             "title: Mine",
@@ -406,6 +418,42 @@ def test_recipe_that_is_not_there() -> None:
     assert problems(load_recipe, "nowhere/mine.yaml") == ["nowhere/mine.yaml: no such file"]
     (problem,) = problems(load_recipe, "pocket-see-embedding")
     assert problem.endswith("did you mean 'pocket-sea-embedding'?")
+
+
+# ------------------------------------------------------------------------------------------------------------ extending
+def test_a_recipe_that_extends_another_is_found_listed_and_resolved(project: Callable[..., None]) -> None:
+    Path("recipes/longer.yaml").write_text("extends: mine\ntitle: Longer\ntrain: {epochs: 2}\n")
+    recipe, parent = load_recipe("longer"), load_recipe("mine")
+    changes = {"title": "Longer", "train": Train(epochs=2.0)}
+    assert recipe == parent.model_copy(update=changes)
+    assert load_recipe("longer", {"train.steps": 2, "title": "Mine"}) == parent
+    row = {"name": "longer", "title": "Longer", "family": "embedding", "region": "atoll"}
+    assert row in describe.listing("recipes")
+    Path("whole.yaml").write_text(resolved(recipe))
+    assert "extends" not in Path("whole.yaml").read_text()
+    assert load_recipe("whole.yaml") == recipe
+
+
+def test_problems_of_what_is_inherited_are_those_of_the_parents_lines(project: Callable[..., None]) -> None:
+    project(("atoll", "atol"), ("[easy]", "[esy]"), ("- hard", "- hrd"), ("train: 1", "trian: 1"))
+    child = Path("recipes/child.yaml")
+    child.write_text("extends: mine\ntrain: {loss: sigmod}\nsweep:\n  regional: [easi]\n")
+    with pytest.raises(ConfigError) as caught:
+        validate_file(child)
+    assert list(caught.value.problems) == [
+        "recipes/child.yaml:2  train.loss: unknown loss 'sigmod'; did you mean 'sigmoid'?",
+        "recipes/child.yaml:4  sweep.regional.0: unknown benchmark 'easi'; did you mean 'easy'?",
+        f"{PATH}:3  region: unknown region 'atol'; did you mean 'atoll'?",
+        f"{PATH}:7  options.trian: unknown option; did you mean 'train'?",
+        f"{PATH}:10  sweep.global.0: unknown benchmark 'esy'; did you mean 'easy'?",
+    ]
+
+
+def test_a_recipe_of_a_stranger_extends_nothing(project: Callable[..., None]) -> None:
+    Path("theirs.yaml").write_text(f"{RECIPE}extends: {Path(PATH).absolute()}\n")
+    assert load_recipe("theirs.yaml").title == "Mine"
+    (problem,) = problems(load_recipe, "theirs.yaml", None, False)
+    assert problem.startswith("theirs.yaml:13  extends: unknown key; known: ")
 
 
 def test_benchmarks_take_overrides(project: Callable[..., None]) -> None:
@@ -484,3 +532,121 @@ def test_a_run_measures_accuracy_alone(project: Callable[..., None]) -> None:
 def test_validate_tells_a_missing_file_from_an_empty_folder(tmp_path: Path) -> None:
     assert problems(validate_file, tmp_path / "no.yaml") == [f"{tmp_path / 'no.yaml'}: no such file"]
     assert problems(validate_file, tmp_path) == [f"{tmp_path}: no YAML file in it"]
+
+
+# ------------------------------------------------------------------------------------------------- the shipped recipes
+REAL = [name for name in registry.files("recipes") if not name.startswith(("pocket-", "omniglot-"))]
+PAPER = {  # method.md: batch, rate, weight decay, epochs, alphas (and both ends)
+    "sea-gemma3-27b": (64, 2e-5, 0.01, 3, (0, 0.05, 0.1, 0.5, 0.7, 1)),
+    "sea-sdxl": (32, 1e-5, 0.01, 4, (0, 0.25, 0.5, 0.75, 1)),
+    "sea-siglip2-so400m": (128, 5e-6, 0.001, 2, (0, 0.25, 0.5, 0.75, 1)),
+}
+WORLD_BANK = ("eap", "eca", "lac", "mena", "na", "sa", "ssa")
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_the_paper_s_recipes_say_what_the_paper_says(name: str) -> None:
+    recipe = load_recipe(name)
+    train, sweep = recipe.train, recipe.sweep
+    assert (train.batch_size, train.learning_rate, train.weight_decay, train.epochs, sweep.alphas) == PAPER[name]
+    assert (train.method, train.warmup, sweep.min_retention, sweep.year) == ("lora", 0, None, 2023)
+    assert (recipe.region, recipe.filter.region, recipe.filter.min_reward) == ("sea", True, 3)
+    assert recipe.filter.reward is not None
+    assert recipe.filter.reward.model == "unified-reward"
+    notes = " ".join(recipe.notes)
+    assert all(said in notes for said in ("LoRA", "0.43", "Not said in the paper"))
+
+
+def test_the_paper_s_language_model_learns_captions_first_and_translates_as_people_judged() -> None:
+    recipe = load_recipe("sea-gemma3-27b")
+    assert recipe.train.pretrain is not None
+    assert (recipe.train.pretrain.loss, recipe.train.loss) == ("caption", "answers")
+    sources = recipe.data.sources
+    assert list(sources) == ["sea-vl", "xm3600", "flickr30k", "culturalground", "mammoth"]
+    assert {name for name, corpus in sources.items() if corpus.translate} == {"flickr30k", "mammoth"}
+    assert sources["mammoth"].cap == 250_000
+    assert len(str(sources["mammoth"].options["shards"]).split("|")) == 5
+    assert sources["culturalground"].options.get("questions", "open") == "open"
+    assert recipe.translate is not None
+    by = {language: recipe.translate.translators[name].id for language, name in recipe.translate.models.items()}
+    assert {language for language, model in by.items() if "gemma-3-27b" in model} == {"ind", "vie", "zsm", "fil", "zho"}
+    assert {language for language, model in by.items() if "gemini-2.5-flash" in model} == {
+        "tha",
+        "mya",
+        "lao",
+        "khm",
+        "tam",
+    }
+    assert set(recipe.translate.languages) == set(by)
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_a_full_variant_differs_in_how_it_trains_alone(name: str) -> None:
+    ours, theirs = (load_recipe(n).model_dump(by_alias=True) for n in (f"{name}-full", name))
+    assert ours.pop("title") == f"{theirs.pop('title')}, {'the whole UNet' if 'sdxl' in name else 'every weight'}"
+    assert ours["train"].pop("method") == "full"
+    assert theirs["train"].pop("method") == "lora"
+    assert ours == theirs
+
+
+@pytest.mark.parametrize("region", WORLD_BANK)
+@pytest.mark.parametrize(("family", "model"), [("embedding", "siglip2-base"), ("vlm", "gemma3-4b")])
+def test_every_region_of_the_world_bank_has_a_recipe_of_both_families(region: str, family: str, model: str) -> None:
+    recipe = load_recipe(f"{region}-{model}")
+    assert (recipe.region, recipe.family) == (region, family)
+    assert recipe.sweep.globalization is None  # from KOF, by region
+    assert registry.load_region(region).title.partition(" and ")[0] in recipe.title
+    assert all(load_benchmark(name).rows == "region" for name in recipe.sweep.regional)
+    assert all(load_benchmark(name).rows == "others" for name in recipe.sweep.global_)
+
+
+def test_the_regions_of_culturalground_are_its_42_countries_each_in_its_region() -> None:
+    named: list[str] = ["taiwan"]  # in no region of the KOF index
+    for region in WORLD_BANK:
+        found = {}
+        for model in ("siglip2-base", "gemma3-4b"):
+            recipe = load_recipe(f"{region}-{model}")
+            found[model] = [
+                name
+                for corpus in recipe.data.corpora.values()
+                if corpus.reader == "culturalground"
+                for name in str(corpus.options["countries"]).split("|")
+            ]
+        assert found["siglip2-base"] == found["gemma3-4b"]
+        codes = {iso3(name.replace("_", " ")) for name in found["gemma3-4b"]}
+        assert codes <= set(registry.load_region(region).countries)
+        named += found["gemma3-4b"]
+    assert len(named) == len(set(named)) == 42
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_licenses_of_a_shipped_recipe_go_together_or_it_says_what_is_missing(name: str) -> None:
+    recipe = load_recipe(name)
+    given = [("base.license", recipe.base.license), *account.licenses(recipe)]
+    found = [problem for key, license_ in given for problem in conflicts(key, license_, recipe.card.license)]
+    if name.startswith("culturevlm-"):  # whose data are not public
+        assert all(problem.startswith("data.") and problem.endswith("is not stated") for problem in found)
+        assert any("license is not stated until you give it" in note for note in recipe.notes)
+    else:
+        assert found == []
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_a_shipped_recipe_says_what_it_is_for_and_is_pinned_where_a_commit_is_known(name: str) -> None:
+    recipe = load_recipe(name)
+    card = recipe.card
+    assert min(len(text) for text in (card.intended_use, card.limits, card.cautions)) > 80
+    assert re.fullmatch(r"[0-9a-f]{40}", recipe.base.revision or "")
+    assert recipe.base.gated == ("gemma" in (recipe.base.id or ""))
+    assert ("Gemma's terms of use" in card.cautions) == recipe.base.gated
+    assert recipe.filter.contamination == "drop"  # no real corpus is known to have nothing of a benchmark
+
+
+@pytest.mark.parametrize("name", ["culturevlm-continents-gemma3-4b", "culturevlm-categories-gemma3-4b"])
+def test_every_source_of_a_generalisation_matrix_is_a_mix_of_its_own_with_as_many_rows(name: str) -> None:
+    recipe = load_recipe(name)
+    rows = {mix: sum(count or 0 for count in taken.values()) for mix, taken in recipe.mixes.items()}
+    assert set(rows) == {*recipe.data.sources, "all"}
+    assert len(set(rows.values())) == 1
+    assert all(set(recipe.mixes[source]) == {source} for source in recipe.data.sources)
+    assert set(recipe.mixes["all"]) == set(recipe.data.sources)

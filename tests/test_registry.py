@@ -1,6 +1,8 @@
 """YAML files: what they may say, and what a mistake in one says back."""
 
 import json
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +11,35 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
+from ggez_hub import registry
 from ggez_hub.errors import ConfigError
-from ggez_hub.registry import KINDS, Kind, find, kind_of, load_list, parse_overrides, parse_yaml, read, to_yaml
+from ggez_hub.registry import (
+    KINDS,
+    Kind,
+    find,
+    kind_of,
+    load_list,
+    parse_file,
+    parse_overrides,
+    parse_yaml,
+    read,
+    to_yaml,
+)
 from ggez_hub.registry import files as registered
-from ggez_hub.schema import Benchmark, Filter, Lora, Recipe, Region, Train
+from ggez_hub.schema import (
+    Base,
+    Benchmark,
+    Corpus,
+    Data,
+    Filter,
+    HubSource,
+    Lora,
+    Pretrain,
+    Recipe,
+    Region,
+    Reward,
+    Train,
+)
 
 RECIPE = """\
 title: Mine
@@ -91,6 +118,7 @@ def test_file_in_ones_own_recipes_folder_needs_no_registering(tmp_path: Path, mo
         ("x.yaml", "title: X\ntask: top1\nsource: {reader: pocket}", "benchmarks"),
         ("x.yaml", RECIPE, "recipes"),
         ("x.yaml", "title: X", "recipes"),
+        ("x.yaml", "extends: sea\ntitle: X\ntask: top1\nsource: {}", "recipes"),
         ("x.yaml", "", "recipes"),
         ("x.yaml", "[1, 2]", "recipes"),
         ("x.yaml", "[{a: 1}]", "recipes"),
@@ -345,6 +373,105 @@ def test_what_was_read_cannot_be_changed(file: Path) -> None:
         recipe.train.lora.r = 3
 
 
+# --------------------------------------------------------------------------------------------------- steps and epochs
+@pytest.mark.parametrize(
+    ("train", "steps", "epochs", "length"),
+    [
+        ("{}", 1000, None, "1000 steps of 64"),
+        ("{steps: 5, batch_size: 2}", 5, None, "5 steps of 2"),
+        ("{epochs: 3}", None, 3.0, "3 epochs of batches of 64"),
+        ("{epochs: 1, steps: null}", None, 1.0, "1 epoch of batches of 64"),
+        ("{epochs: 0.5, batch_size: 8}", None, 0.5, "0.5 epochs of batches of 8"),
+    ],
+)
+def test_a_training_is_as_long_as_its_steps_or_its_epochs(
+    file: Path, train: str, steps: int | None, epochs: float | None, length: str
+) -> None:
+    file.write_text(f"{RECIPE}train: {train}\n")
+    recipe = read(Recipe, file)
+    assert (recipe.train.steps, recipe.train.epochs, recipe.train.length) == (steps, epochs, length)
+    file.write_text(to_yaml(recipe.model_dump(mode="json", by_alias=True)))
+    assert read(Recipe, file) == recipe  # as it stands in run folders, and is published
+
+
+@pytest.mark.parametrize(
+    ("train", "line", "problem"),
+    [
+        ("steps: 5\n  epochs: 2", 9, "train.epochs: stands beside steps: 5; give one of the two"),
+        ("steps: null", 8, "train.steps: give steps or epochs"),
+        ("epochs: 0", 8, "train.epochs: Input should be greater than 0"),
+        ("epochs: .inf", 8, "train.epochs: Input should be a valid number"),
+        ("epochs: many", 8, "train.epochs: Input should be a valid number"),
+        ("pretrain:\n    loss: caption", 8, "train.pretrain.steps: give steps or epochs"),
+        (
+            "pretrain:\n    loss: caption\n    steps: 3\n    epochs: 1",
+            11,
+            "train.pretrain.epochs: stands beside steps: 3; give one of the two",
+        ),
+        ("batch_size: 8\n  micro_batch_size: 9", 9, "train.micro_batch_size: is more than train.batch_size, 8"),
+    ],
+)
+def test_lengths_and_batches_that_cannot_be_are_named_at_their_line(
+    file: Path, train: str, line: int, problem: str
+) -> None:
+    file.write_text(f"{RECIPE}train:\n  {train}\n")
+    assert problems(read, Recipe, file) == [f"{file}:{line}  {problem}"]
+
+
+def test_parts_of_a_batch_need_not_divide_it(file: Path) -> None:
+    assert read(Recipe, file, {"train.batch_size": 8, "train.micro_batch_size": 3}).train.micro_batch_size == 3
+    assert read(Recipe, file, {"train.batch_size": 8, "train.micro_batch_size": 8}).train.micro_batch_size == 8
+
+
+def test_keys_that_came_later_change_no_hash_of_a_run_without_them() -> None:
+    train = Train().model_dump(mode="json")
+    assert list(train) == [
+        *("method", "loss", "pretrain", "freeze", "lora", "steps", "batch_size", "micro_batch_size"),
+        *("learning_rate", "weight_decay", "warmup", "augment", "max_length", "dtype", "gradient_checkpointing"),
+        "checkpoint_steps",
+    ]
+    assert train["steps"] == 1000
+    assert Pretrain(loss="x", steps=1).model_dump() == {"loss": "x", "steps": 1, "learning_rate": None}
+    assert Base(id="a").model_dump().keys() == {"id", "revision", "license", "recipe", "random", "parts"}
+    assert Reward(model="x").model_dump().keys() == {"model", "id", "revision", "endpoint"}
+    assert "embedding_revision" not in Filter(embedding="x").model_dump()
+    drawing = {"title": "x", "source": HubSource(reader="x"), "task": "drawing", "judge": "x", "prompt": "{label}"}
+    assert "judge_revision" not in Benchmark(**drawing).model_dump()
+    source = ["reader", "path", "options", "columns", "where", "id", "revision"]
+    assert list(HubSource(reader="x").model_dump()) == source
+    assert list(Corpus(reader="x").model_dump())[:8] == [*source, "license"]
+    assert "gated" not in Data(reader="x").model_dump()
+    given = (Train(epochs=1.0), Base(id="a", gated=True), Reward(model="x", license="mit"))
+    assert [made.model_dump().keys() & {"epochs", "gated", "license"} for made in given] == [
+        {"epochs"},
+        {"gated", "license"},
+        {"license"},
+    ]
+    assert Data(reader="x", gated=True).model_dump()["gated"] is True
+
+
+words = st.from_regex(r"[a-z]{1,8}", fullmatch=True)
+
+
+@given(
+    st.builds(
+        Train,
+        steps=st.none(),
+        epochs=st.floats(min_value=1e-3, max_value=100),
+        batch_size=st.integers(2, 9),
+        micro_batch_size=st.none() | st.integers(1, 2),
+    )
+    | st.builds(Train, steps=st.integers(1, 9))
+    | st.builds(Base, id=st.just("a"), gated=st.booleans(), license=st.none() | words)
+    | st.builds(HubSource, reader=st.just("x"), gated=st.booleans(), license=st.none() | words)
+    | st.builds(Corpus, reader=st.just("x"), gated=st.booleans(), license=st.none() | words)
+)
+def test_what_is_left_out_of_a_dump_comes_back(value: BaseModel) -> None:
+    again = type(value).model_validate_json(value.model_dump_json())
+    assert again == value
+    assert again.model_dump_json() == value.model_dump_json()
+
+
 # ------------------------------------------------------------------------------------------------------------ overrides
 def test_overrides_win_and_touch_nothing_else(file: Path) -> None:
     file.write_text(RECIPE + "train: {steps: 7, loss: softmax}\n")
@@ -367,7 +494,7 @@ def test_later_override_of_the_same_key_wins(file: Path) -> None:
         ("trane.steps=5", "argument trane.steps  trane: unknown key; did you mean 'train'?"),
         ("train.steps=many", "argument train.steps  train.steps: Input should be a valid integer"),
         ("train.steps='5'", "argument train.steps  train.steps: Input should be a valid integer"),
-        ("train.steps=", "argument train.steps  train.steps: Input should be a valid integer"),
+        ("train.steps=", "argument train.steps  train.steps: give steps or epochs"),
         ("train=5", "argument train  train: Input should be an object"),
         ("sweep.alphas=[0, 1.1]", "argument sweep.alphas  sweep.alphas.1: Input should be less than or equal to 1"),
         ("sweep.alphas=[-1]", "argument sweep.alphas  sweep.alphas.0: Input should be greater than or equal to 0"),
@@ -407,8 +534,18 @@ def test_overrides_do_not_make_a_recipe_of_a_list(file: Path) -> None:
     assert found == [f"{file}:1  expected a mapping of keys, got list"]
 
 
+def test_an_override_takes_the_place_of_the_other_way_to_say_how_long(file: Path) -> None:
+    file.write_text(RECIPE + "train: {epochs: 3, pretrain: {loss: caption, epochs: 2}}\n")
+    train = read(Recipe, file, parse_overrides(["train.steps=5", "train.pretrain.steps=2"])).train
+    assert train.pretrain
+    assert (train.steps, train.epochs, train.pretrain.steps, train.pretrain.epochs) == (5, None, 2, None)
+    file.write_text(RECIPE + "train: {steps: 3}\n")
+    assert read(Recipe, file, parse_overrides(["train.epochs=0.5"])).train.epochs == 0.5
+    found = problems(lambda: read(Recipe, file, parse_overrides(["train.epochs=2", "train.steps=5"])))
+    assert found == ["argument train.epochs  train.epochs: stands beside steps: 5; give one of the two"]
+
+
 scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
-words = st.from_regex(r"[a-z]{1,8}", fullmatch=True)
 
 
 keys = st.lists(words, min_size=1, max_size=3).map(".".join)
@@ -418,6 +555,215 @@ keys = st.lists(words, min_size=1, max_size=3).map(".".join)
 def test_overrides_say_what_json_says(values: dict[str, Any]) -> None:
     arguments = [f"{key}={json.dumps(value)}" for key, value in values.items()]
     assert parse_overrides(arguments) == values
+
+
+# ------------------------------------------------------------------------------------------------------------ extending
+Folder = Callable[..., Path]
+
+
+@pytest.fixture
+def chain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Folder:
+    """Writes recipes of these names; gives the path of the first."""
+    monkeypatch.chdir(tmp_path)
+    Path("recipes").mkdir()
+    Path("recipes/parent.yaml").write_text(RECIPE + "train: {epochs: 3, batch_size: 8, lora: {r: 2}}\n")
+
+    def write(**texts: str) -> Path:
+        for name, text in texts.items():
+            Path(f"recipes/{name}.yaml").write_text(text)
+        return Path(f"recipes/{next(iter(texts))}.yaml")
+
+    return write
+
+
+@pytest.mark.parametrize("name", ["parent", "parent.yaml", "../recipes/parent.yaml", "recipes/parent.yaml"])
+def test_a_recipe_says_only_what_differs_from_the_one_it_extends(chain: Folder, name: str) -> None:
+    path = chain(child=f"extends: {name}\ntrain: {{lora: {{lora_alpha: 4}}}}\nsweep: {{global: [c, d]}}\n")
+    child, parent = read(Recipe, path), read(Recipe, Path("recipes/parent.yaml"))
+    assert child.train == parent.train.model_copy(update={"lora": Lora(r=2, lora_alpha=4)})
+    assert (child.sweep.global_, child.sweep.regional) == (("c", "d"), parent.sweep.regional)
+    assert "extends" not in child.model_dump()
+    same = {"train", "sweep"}
+    assert child.model_dump(exclude=same) == parent.model_dump(exclude=same)
+    assert read(Recipe, path, {"train.lora.r": 5, "seed": 3}).train.lora == Lora(r=5, lora_alpha=4)
+
+
+@pytest.mark.parametrize(
+    ("inherited", "ours", "expected"),
+    [
+        ("train: {steps: 5, warmup: 2}", "train: {epochs: 2}", {"train": {"warmup": 2, "epochs": 2}}),
+        ("train: {epochs: 5, warmup: 2}", "train: {steps: 2}", {"train": {"warmup": 2, "steps": 2}}),
+        (
+            "train: {pretrain: {loss: a, steps: 1}}",
+            "train: {pretrain: {epochs: 1}}",
+            {"train": {"pretrain": {"loss": "a", "epochs": 1}}},
+        ),
+        ("train: {pretrain: {loss: a, steps: 1}}", "train: {pretrain: null}", {"train": {"pretrain": None}}),
+        ("base: {id: a, revision: x}", "base: {parts: {}}", {"base": {"id": "a", "revision": "x", "parts": {}}}),
+        ("base: {id: a, revision: x, license: mit}", "base: {id: b}", {"base": {"id": "b"}}),
+        ("base: {id: a, revision: x}", "base: {id: a, revision: y}", {"base": {"id": "a", "revision": "y"}}),
+        ("base: {id: a, revision: x}", "base: {recipe: b}", {"base": {"recipe": "b"}}),
+        ("base: {random: {a: 1, b: 2}}", "base: {random: {b: 3}}", {"base": {"random": {"a": 1, "b": 3}}}),
+        (
+            "data: {reader: pocket, options: {train: 1}, languages: [en]}",
+            "data: {options: {train: 2}}",
+            {"data": {"reader": "pocket", "options": {"train": 2}, "languages": ["en"]}},
+        ),
+        (
+            "data: {reader: pocket, options: {train: 1}, license: mit}",
+            "data: {reader: parquet, path: x}",
+            {"data": {"reader": "parquet", "path": "x"}},
+        ),
+        (
+            "data: {reader: pocket, title: A}",
+            "data: {sources: {id: {reader: b}}}",
+            {"data": {"sources": {"id": {"reader": "b"}}}},
+        ),
+        (
+            "data: {sources: {a: {reader: a, path: x}, b: {reader: b}}}",
+            "data: {sources: {a: {path: y}, id: {reader: c}}}",
+            {"data": {"sources": {"a": {"reader": "a", "path": "y"}, "b": {"reader": "b"},
+                                  "id": {"reader": "c"}}}},
+        ),
+        ("filter: {embedding: a, embedding_revision: x}", "filter: {embedding: b}", {"filter": {"embedding": "b"}}),
+        ("notes: [a, b]", "notes: [c]", {"notes": ["c"]}),
+        ("filter: {region: [text]}", "filter: {region: false}", {"filter": {"region": False}}),
+        ("train: 5", "train: {steps: 2}", {"train": {"steps": 2}}),
+        ("train: {steps: 2}", "train: 5", {"train": 5}),
+    ],
+)  # fmt: skip
+def test_what_is_inherited_merges_or_gives_way(
+    chain: Folder, inherited: str, ours: str, expected: dict[str, Any]
+) -> None:
+    path = chain(child=f"extends: base\n{ours}\n", base=f"{inherited}\n")
+    value, place = parse_file(path, extends=True)
+    assert value == expected
+    (top,) = expected
+    assert place((top, "nothing of the kind")) == "recipes/child.yaml:2"
+
+
+def test_every_problem_is_named_where_its_value_was_given(chain: Folder) -> None:
+    parent = (
+        RECIPE.replace("region: sea", "region: sea\nseed: x") + "train:\n  steps: 5\n  lora: {r: 0, lora_alpa: 1}\n"
+    )
+    path = chain(child="extends: parent\ntitel: Mine\ntrain:\n  epochs: 2\n  warmup: -1\n", parent=parent)
+    assert problems(read, Recipe, path, {"train.batch_size": 0}) == [
+        "argument train.batch_size  train.batch_size: Input should be greater than or equal to 1",
+        "recipes/child.yaml:2  titel: unknown key; did you mean 'title'?",
+        "recipes/child.yaml:5  train.warmup: Input should be greater than or equal to 0",
+        "recipes/parent.yaml:4  seed: Input should be a valid integer",
+        "recipes/parent.yaml:10  train.lora.lora_alpa: unknown key; did you mean 'lora_alpha'?",
+        "recipes/parent.yaml:10  train.lora.r: Input should be greater than or equal to 1",
+    ]
+
+
+def test_what_gives_way_is_never_named_as_the_place_of_a_problem(chain: Folder) -> None:
+    path = chain(child="extends: parent\nbase: {recipe: x, random: {}}\ndata:\n  reader: 5\ntrain: {pretrain: {}}\n")
+    assert problems(read, Recipe, path) == [
+        "recipes/child.yaml:2  base: give exactly one of id, recipe, random",
+        "recipes/child.yaml:4  data.reader: Input should be a valid string",
+        "recipes/child.yaml:5  train.pretrain.loss: is missing",
+    ]
+
+
+def test_the_nearest_recipe_of_a_chain_wins(chain: Folder) -> None:
+    path = chain(
+        child="extends: middle\ntrain: {batch_size: 2}\n",
+        middle="extends: parent\ntrain: {steps: 4, batch_size: 3}\nbase: {id: far}\n",
+    )
+    recipe = read(Recipe, path)
+    assert (recipe.train.steps, recipe.train.epochs, recipe.train.batch_size, recipe.base.id) == (4, None, 2, "far")
+    places = parse_file(path, extends=True)[1]
+    assert [places(("train", key)) for key in ("batch_size", "steps", "lora")] == [
+        "recipes/child.yaml:2",
+        "recipes/middle.yaml:2",
+        "recipes/parent.yaml:7",
+    ]
+    assert places(("train", "epochs")) == "recipes/child.yaml:2"  # what gave way is nowhere
+
+
+@pytest.mark.parametrize(
+    ("texts", "problem"),
+    [
+        ({"child": "extends: parrent"}, "child.yaml:1  extends: unknown recipe 'parrent'; did you mean 'parent'?"),
+        ({"child": "\nextends: far/off.yaml"}, "child.yaml:2  extends: far/off.yaml: no such file"),
+        ({"child": "extends: [parent]"}, "child.yaml:1  extends: expected the name or the path of a recipe"),
+        ({"child": "extends: null"}, "child.yaml:1  extends: expected the name or the path of a recipe"),
+        ({"child": "extends: x.yaml" + "x" * 300 + ".yaml"}, "child.yaml:1  extends: "),
+        (
+            {"child": "extends: list", "list": "- 1"},
+            "list.yaml:1  expected a mapping of keys, since recipes/child.yaml",
+        ),
+        ({"child": "extends: list", "list": ""}, "list.yaml:1  expected a mapping of keys, since recipes/child.yaml"),
+        ({"child": "extends: list", "list": "a: ["}, "list.yaml:2  not valid YAML: "),
+        ({"child": "extends: list", "list": "a: 1\na: 2"}, "list.yaml:2  a: key given twice"),
+        (
+            {"child": "extends: child"},
+            "child.yaml:1  extends: leads back to where it came from: recipes/child.yaml -> recipes/child.yaml",
+        ),
+        (
+            {"child": "extends: b", "b": "title: B\nextends: ../recipes/child.yaml"},
+            "b.yaml:2  extends: leads back to where it came from: recipes/child.yaml -> recipes/b.yaml -> ",
+        ),
+        (
+            {"a1": "extends: a2", **{f"a{i}": f"extends: a{i + 1}" for i in range(2, 7)}, "a7": RECIPE},
+            "a6.yaml:1  extends: more than 5 recipes above recipes/a1.yaml",
+        ),
+    ],
+)
+def test_a_recipe_that_cannot_be_extended_is_named(chain: Folder, texts: dict[str, str], problem: str) -> None:
+    (found,) = problems(read, Recipe, chain(**texts))
+    assert found.startswith(f"recipes/{problem}")
+
+
+def test_five_recipes_may_stand_above_one(chain: Folder) -> None:
+    texts = {f"a{i}": f"extends: a{i + 1}\nseed: {i}" for i in range(1, 6)}
+    assert read(Recipe, chain(**texts, a6=RECIPE)).seed == 1
+
+
+def test_only_a_recipe_extends_another(chain: Folder) -> None:
+    path = chain(child="extends: parent\ntitle: A\ncountries: [IDN]\n")
+    assert problems(read, Region, path)[0] == "recipes/child.yaml:1  extends: unknown key; known: " + ", ".join(
+        sorted(Region.model_fields)
+    )
+    assert "extends" in parse_file(path)[0]
+
+
+def test_a_recipe_that_is_proposed_reads_no_file_that_it_chooses(
+    chain: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "data_root", lambda: tmp_path)
+    (tmp_path / "secret.yaml").write_text("password: 5\n")
+    for text in ("extends: ../secret.yaml", f"extends: {tmp_path}/secret.yaml", "extends: secret.yaml"):
+        (found,) = problems(read, Recipe, chain(child=text))
+        assert found == "recipes/child.yaml:1  extends: a shipped recipe extends another by its name, not by a path"
+    assert read(Recipe, chain(child="extends: parent")).title == "Mine"
+
+
+plain = st.recursive(
+    st.none() | st.integers(0, 3) | st.lists(st.integers(0, 3), max_size=2),
+    lambda inner: st.dictionaries(st.sampled_from("abc"), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(*[st.dictionaries(st.sampled_from("abc"), plain, max_size=3)] * 2)
+def test_mappings_merge_and_all_else_is_replaced(inherited: dict[str, Any], ours: dict[str, Any]) -> None:
+    def flat(value: Any, key: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:
+        if not isinstance(value, dict):
+            return {key: value}
+        return {name: leaf for part in value for name, leaf in flat(value[part], (*key, part)).items()}
+
+    with tempfile.TemporaryDirectory() as folder:
+        child, parent = Path(folder, "child.yaml"), Path(folder, "parent.yaml")
+        child.write_text(to_yaml({"extends": "parent.yaml"} | ours))
+        parent.write_text(to_yaml(inherited))
+        value, place = parse_file(child, extends=True)
+        leaves, theirs = flat(ours), flat(inherited)
+        for key, leaf in flat(value).items():
+            assert leaf == (leaves[key] if key in leaves else theirs[key])
+            assert place(key).partition(":")[0] == str(child if key in leaves else parent)
+        assert leaves.keys() <= flat(value).keys()
 
 
 # ---------------------------------------------------------------------------------------------------------------- lists

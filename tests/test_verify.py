@@ -122,6 +122,13 @@ def test_benchmarks_that_are_not_known_here_are_named(repositories: tuple[Path, 
         verify(str(repositories[0]))
 
 
+def test_a_repository_does_not_choose_a_file_here_to_extend(repositories: tuple[Path, Path]) -> None:
+    path = repositories[0] / "recipe.yaml"
+    path.write_text(f"extends: {Path('recipes/tiny.yaml').absolute()}\n{path.read_text()}")
+    with pytest.raises(ConfigError, match=r"recipe\.yaml:1  extends: unknown key"):
+        verify(str(repositories[0]))
+
+
 def test_a_benchmark_that_only_one_file_names_is_no_way_out(repositories: tuple[Path, Path]) -> None:
     path = repositories[0] / "recipe.yaml"
     path.write_text(path.read_text().replace("  - tiny-choice\n", ""))

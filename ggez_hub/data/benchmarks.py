@@ -9,6 +9,7 @@ import ast
 import io
 import re
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -60,7 +61,7 @@ def worldcuisines(
         task: 1 asks for the dish (prompt types 1, 3, 4), 2 for its country (prompt type 2); None = both.
         size: "large" or "small", the test set of a folder that holds both.
         kb: The knowledge base: a file or folder, CSV or parquet, or a Hub id. Empty = none.
-        kb_revision: Its commit on the Hub.
+        kb_revision: Its commit on the Hub. Empty = the newest.
         references: None = multiple choice. Otherwise the open question is asked, and right are the names of the
             `own` language, of `dual` (English as well), or of `multi` (any of the languages).
         pictures: Whether to read the pictures of the knowledge base; others are known by their address.
@@ -203,28 +204,82 @@ def known_dishes(kb: str, revision: str | None, pictures: bool) -> Iterator[tupl
     """The address of each picture in the knowledge base, and of its dish: countries, category, the picture itself."""
     folder = Path(kb)
     if not folder.exists():  # the CSV beside the parquet files is small, and has no pictures
-        folder = datasets.fetch(kb, revision, ("*.parquet",) if pictures else ("*.csv",))
+        folder = datasets.fetch(kb, revision or None, ("*.parquet",) if pictures else ("*.csv",))
         if not pictures and not any(folder.rglob("*.csv")):
-            folder = datasets.fetch(kb, revision, ("*.parquet",))
+            folder = datasets.fetch(kb, revision or None, ("*.parquet",))
+    for _, dish, found in _knowledge(folder, ("image1_url", "countries"), pictures):
+        for url, image in found:
+            yield url, dish | {"image": image}
+
+
+def _knowledge(
+    folder: Path, wanted: Sequence[str], pictures: bool
+) -> Iterator[tuple[str, Row, list[tuple[str, Row | None]]]]:
+    """Every dish in a knowledge base: where it stands, what is known of it, and its pictures with their addresses."""
     files = tables.files(str(folder), (".csv", ".parquet"))
     for file in [file for file in files if file.suffix == ".parquet"] or files:
         for where, record in tables.records(file, (), pictures):
             known = {re.sub(r"\W+", "_", name).casefold(): value for name, value in record.items()}
-            for name in ("image1_url", "countries"):
+            for name in wanted:
                 if name not in known:
                     raise InputError(
                         f"{where}: no column {name!r} in the knowledge base{did_you_mean(name, known)}",
-                        "it needs image1_url to image8_url, and countries",
+                        f"it needs image1_url to image8_url, and {' and '.join(wanted[1:])}",
                     )
-            countries = "|".join(_parts(known["countries"]))
             category = next(
                 iter(_parts(known.get("coarse_categories") or known.get("coarse_grained_categories"))), None
             )
+            dish = {"name": known.get("name"), "countries": "|".join(_parts(known["countries"])), "category": category}
+            found: list[tuple[str, Row | None]] = []
             for i in range(1, 9):
                 if url := known.get(f"image{i}_url"):
                     image = known.get(f"image{i}")
-                    held = image if isinstance(image, Mapping) and image.get("bytes") else None
-                    yield url, {"countries": countries, "category": category, "image": held}
+                    found.append((url, image if isinstance(image, dict) and image.get("bytes") else None))
+            yield where, dish, found
+
+
+def worldcuisines_dishes(path: str, *, pictures: bool = True) -> Iterator["pa.RecordBatch"]:
+    """The dishes of WorldCuisines' knowledge base, each with the first of its pictures: to be named, or to be drawn.
+
+    A dish without a picture is left out. `fold`, "0" to "9", is drawn from its name: some folds can choose alpha and
+    others test, and a part is enough where every question is a drawing.
+
+    UNCONFIRMED: what the columns are called, apart from name, region1..5 and image1..8(_url); the license.
+
+    Args:
+        path: The knowledge base: a parquet or CSV file, or a folder of them, of which parquet is read if there is any.
+        pictures: Whether to read the pictures.
+
+    Raises:
+        InputError: A column or a name that is not there.
+    """
+    folder = Path(path)
+
+    def rows() -> Iterator[tuple[str, Row]]:
+        seen: Counter[str] = Counter()
+        for where, dish, found in _knowledge(folder, ("image1_url", "countries", "name"), pictures):
+            if not found:
+                continue
+            name = _text(where, dish, "name")
+            seen[name] += 1
+            (url, image), *_ = found
+            yield (
+                where,
+                {
+                    "id": name if seen[name] == 1 else f"{name} ({seen[name]})",
+                    "image": image or {"bytes": None, "path": url},
+                    "label": name,
+                    "category": dish["category"],
+                    "country": "|".join(NATIONS.get(place, place) for place in dish["countries"].split("|")) or None,
+                    "language": "en",
+                    "fold": str(zlib.crc32(name.casefold().encode()) % 10),
+                    "question": "Which dish is this?",
+                    "options": [],
+                    "answer": name,
+                },
+            )
+
+    yield from tables.batches(rows())
 
 
 def _parts(value: Any) -> list[str]:
@@ -561,18 +616,21 @@ def _tiles(where: str, item: str, folder: Path, count: int) -> list[Row]:
 
 
 # --------------------------------------------------------------------------------------------------------------- XM3600
+# Of locales whose language is spoken in one country for the most part. Not of the others: ar, de, en, es, fr, nl, pt,
+# sw and zh are those of many countries, bn (Bangladesh, India), quz (the Andes) and ru of several. mi is spoken in New
+# Zealand, but where the pictures of its locale were taken is not documented.
 XM3600_COUNTRIES = {
-    "fil": "PHL",
-    "id": "IDN",
-    "th": "THA",
-    "vi": "VNM",
-}  # other locales are languages of many countries
+    "cs": "CZE", "da": "DNK", "el": "GRC", "fa": "IRN", "fi": "FIN", "fil": "PHL", "he": "ISR", "hi": "IND",
+    "hr": "HRV", "hu": "HUN", "id": "IDN", "it": "ITA", "ja": "JPN", "ko": "KOR", "no": "NOR", "pl": "POL",
+    "ro": "ROU", "sv": "SWE", "te": "IND", "th": "THA", "tr": "TUR", "uk": "UKR", "vi": "VNM",
+}  # fmt: skip
 
 
 def xm3600(path: str, *, pictures: bool = True) -> Iterator["pa.RecordBatch"]:
     """XM3600: captions of the same pictures in 36 languages, one split for each.
 
-    The language is that of the captions, the split; the country is told by the locale of the picture, for four of them.
+    The language is that of the captions, the split; the country is told by the locale of the picture, for 23 of
+    them.
 
     Args:
         path: A parquet file named after its language (``th-00000-of-00001.parquet``), or a folder of them.
@@ -692,6 +750,7 @@ READERS: dict[str, Callable[..., Iterator["pa.RecordBatch"]]] = {
     "dpg": dpg,
     "sea_vqa": sea_vqa,
     "worldcuisines": worldcuisines,
+    "worldcuisines_dishes": worldcuisines_dishes,
     "xm3600": xm3600,
 }
 PATTERNS: dict[str, tuple[str, ...]] = {  # what is fetched of a data set on the Hub
@@ -701,6 +760,9 @@ PATTERNS: dict[str, tuple[str, ...]] = {  # what is fetched of a data set on the
     "dpg": ("*.csv",),
     "sea_vqa": ("*.arrow", "*.parquet"),
     "worldcuisines": ("*large_eval_task*.jsonl", "*small_eval_task*.jsonl"),
+    "worldcuisines_dishes": ("*.parquet",),
     "xm3600": ("*.parquet",),
 }
-LINKED = frozenset({"sea_vqa", "worldcuisines"})  # readers whose pictures may be addresses on the web
+LINKED = frozenset(
+    {"sea_vqa", "worldcuisines", "worldcuisines_dishes"}
+)  # readers whose pictures may be addresses on the web

@@ -138,7 +138,9 @@ def culturalground(
     (``CulturalGround-OE-Filtered-14M.json``). Of a folder with both the refined files are read. Pictures are in
     ``<country>.tar.gz``, or in a folder of the country. The text "None" is a missing value, and quotes around a
     question or an answer are none of its own. Further columns are `media` (see `mammoth_vl`) and, of the refined,
-    `question_type` and `property_id`. `label` is the short answer there, `kind` open or choice.
+    `question_type` and `property_id`. `label` is the short answer there, `kind` open or choice. `answer` is what the
+    conversation answers first: a sentence about the picture, which ``columns: {text: answer}`` makes a caption of, for
+    models that match pictures with texts.
 
     UNCONFIRMED: how paths of pictures in the list look: the country of a row is the first folder in it that is called
     like one, else what the file is called after. The names of the files of multiple choice questions: such a question
@@ -189,6 +191,7 @@ def _refined(file: Path, country: str | None) -> Iterator[Placed]:
             "id": _text(record["id"]) or name,
             "image": image,
             "messages": _asked(question, answer, bool(image)),
+            "answer": answer,
             "label": _present(record.get("label")),
             "question_type": _present(record.get("question_type")),
             "property_id": _present(record.get("property_id")),
@@ -205,6 +208,7 @@ def _listed(file: Path, country: str | None) -> Iterator[Placed]:
             "id": _text(record["id"]) or name,
             "image": image,
             "messages": messages,
+            "answer": next((said["content"] for said in messages or () if said["role"] == "assistant"), None),
         }
         place = next(filter(None, map(joining.called, folders)), country)
         question = messages[0]["content"] if messages else None
@@ -296,7 +300,7 @@ def _media(record: Row, image: Row | None) -> str:
 def xm3600_captions(path: str, *, pictures: bool = True) -> Iterator["pa.RecordBatch"]:
     """XM3600 for training: a row for every caption, in the language that its file is named after.
 
-    The country is told by the locale of the picture, for four of them; it is no country of the language.
+    The country is told by the locale of the picture, for 23 of 36; it is no country of the language.
 
     Args:
         path: A parquet file named after its language (``th-00000-of-00001.parquet``), or a folder of them.
@@ -385,9 +389,10 @@ def worldcuisines_train(
 ) -> Iterator["pa.RecordBatch"]:
     """WorldCuisines for training: what a dish is called, and where it is from, as conversations in 30 languages.
 
-    The answer is the name in the language of the question, or the number of the option. Countries and pictures come
-    from the knowledge base of dishes, which goes to a temporary database; without it a picture is known by its address
-    alone, which is not visited. The license is that of the questions; each picture has its own.
+    The answer is the name in the language of the question, or the number of the option; it is a column as well, which
+    ``columns: {text: answer}`` makes a caption of. Countries and pictures come from the knowledge base of dishes, which
+    goes to a temporary database; without it a picture is known by its address alone, which is not visited. The license
+    is that of the questions; each picture has its own.
 
     UNCONFIRMED: what the split is called; of a folder, files named ``*train*`` are read, or those that name no split.
 
@@ -396,7 +401,7 @@ def worldcuisines_train(
         task: 1 asks for the dish, 2 for its country; None = both.
         questions: "open", or "choice" (multiple choice).
         kb: The knowledge base: a file or folder, CSV or parquet, or a Hub id. Empty = none.
-        kb_revision: Its commit on the Hub.
+        kb_revision: Its commit on the Hub. Empty = the newest.
         pictures: Whether to read the pictures of the knowledge base.
 
     Raises:
@@ -432,6 +437,7 @@ def worldcuisines_train(
                     "image": {"bytes": picture, "path": address},
                     "text": None,
                     "messages": _asked(question, answer),
+                    "answer": answer,
                     "category": category,
                     "country": "|".join(places) or None,
                     "language": _language(_text(record["lang"])),

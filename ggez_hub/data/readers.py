@@ -98,7 +98,7 @@ def pocket(
 
 
 def pocket_questions(
-    *, train: int = 0, selection: int = 0, test: int = 0, held_back: int | None = None
+    *, train: int = 0, selection: int = 0, test: int = 0, held_back: int | None = None, answers: str = "plain"
 ) -> Iterator["pa.RecordBatch"]:
     """The pictures of `pocket`, each with a question about it and a conversation that answers it. Synthetic.
 
@@ -109,15 +109,21 @@ def pocket_questions(
         selection: Pictures of each concept on which alpha is chosen.
         test: Test pictures of each concept.
         held_back: Training pictures of each concept outside the common core; None = as many as `train`.
+        answers: In words, by letter, or yes and no (`plain`); or all as those of CultureVerse, which say what is shown,
+            weigh the options and end with a letter (`reasoned`): rows are then as `cultureverse` gives them.
     """
     import pyarrow as pa
 
     from ggez_hub.pocket import questions
 
+    benchmarks.one_of("answers", answers, ("plain", "reasoned"))
     for batch in pocket(train=train, selection=selection, test=test, held_back=held_back):
         rows = []
         for row in batch.to_pylist():
             seed = int(row["id"].rpartition("/")[2])
+            if answers == "reasoned":
+                rows.append(row | {"text": questions.caption(row["label"], seed)} | _reasoned(row, seed))
+                continue
             asked = questions.ask(row["label"], seed)
             user, assistant = {
                 "open": (asked.question, asked.answer),
@@ -135,6 +141,19 @@ def pocket_questions(
             told = {"text": questions.caption(row["label"], seed), "kind": asked.kind, "messages": messages}
             rows.append(row | question | told)
         yield pa.RecordBatch.from_pylist(rows)
+
+
+def _reasoned(row: Mapping[str, Any], seed: int) -> dict[str, Any]:
+    """What CultureVerse's readers make of a drawing of the atlas."""
+    from ggez_hub.pocket import questions
+
+    record = questions.record(row["label"], seed, row["split"]) | {"id": row["id"], "image": row["id"]}
+    asked = benchmarks.culture_question(row["id"], record, "given", {})
+    messages = [
+        {"role": "user", "content": conversations.IMAGE + asked["question"]},
+        {"role": "assistant", "content": record["explanation"]},
+    ]
+    return asked | {"messages": messages}
 
 
 def parquet(path: str, *, pictures: bool = True) -> Iterator["pa.RecordBatch"]:

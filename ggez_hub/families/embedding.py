@@ -89,17 +89,10 @@ def write_tiny(
         **sizes: Any of those in TINY.
     """
     import torch
-    from transformers import (
-        Siglip2Tokenizer,
-        SiglipConfig,
-        SiglipImageProcessor,
-        SiglipModel,
-        SiglipProcessor,
-    )
+    from transformers import SiglipConfig, SiglipImageProcessor, SiglipModel, SiglipProcessor
 
     size = TINY | sizes
-    vocabulary, merges = _vocabulary(texts or ("a picture of a thing",), size["vocabulary"])
-    tokenizer = Siglip2Tokenizer(vocab=vocabulary, merges=merges, padding_side="right", model_max_length=64)
+    tokenizer = tiny_tokenizer(texts or ("a picture of a thing",), size["vocabulary"])
     config = SiglipConfig(
         text_config={
             "hidden_size": size["text_hidden"],
@@ -107,11 +100,11 @@ def write_tiny(
             "num_attention_heads": size["heads"],
             "intermediate_size": 2 * size["text_hidden"],
             "projection_size": size["hidden"],
-            "vocab_size": len(vocabulary),
+            "vocab_size": len(tokenizer),
             "max_position_embeddings": 64,  # transformers' zero-shot pipeline always pads to 64
-            "pad_token_id": vocabulary["<pad>"],
-            "bos_token_id": vocabulary["<bos>"],
-            "eos_token_id": vocabulary["<eos>"],
+            "pad_token_id": tokenizer.pad_token_id,
+            "bos_token_id": tokenizer.bos_token_id,
+            "eos_token_id": tokenizer.eos_token_id,
         },
         vision_config={
             "hidden_size": size["hidden"],
@@ -124,21 +117,27 @@ def write_tiny(
     )
     torch.manual_seed(seed)
     model = SiglipModel(config)
-    with torch.no_grad():
-        model.logit_scale.fill_(math.log(10))  # where the SigLIP paper starts; the class leaves it at 1
-        # So small a text tower does not get away from embeddings as small as the class makes them.
-        model.text_model.embeddings.token_embedding.weight.normal_(std=0.3)
+    enliven(model)
     model.save_pretrained(folder)
     pixels = SiglipImageProcessor(size={"height": size["image"], "width": size["image"]})
     SiglipProcessor(image_processor=pixels, tokenizer=tokenizer).save_pretrained(folder)
 
 
-def _vocabulary(texts: Sequence[str], size: int) -> tuple[dict[str, int], list[Any]]:
-    """A byte-pair vocabulary with the special tokens and byte fallback that Siglip2Tokenizer expects."""
-    import json
+def enliven(model: Any) -> None:
+    """Sets anew what the class leaves so small that a narrow model of random weights would tell nothing apart."""
+    import torch
 
+    with torch.no_grad():
+        model.logit_scale.fill_(math.log(10))  # where the SigLIP paper starts; the class leaves it at 1
+        # So small a text tower does not get away from embeddings as small as the class makes them.
+        model.text_model.embeddings.token_embedding.weight.normal_(std=0.3)
+
+
+def tiny_tokenizer(texts: Sequence[str], size: int) -> Any:
+    """A byte-pair tokenizer with SigLIP2's special tokens, byte fallback, padding side and length."""
     from tokenizers import Tokenizer, normalizers, pre_tokenizers, trainers
     from tokenizers.models import BPE
+    from transformers import Siglip2Tokenizer
 
     special = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", *(f"<0x{byte:02X}>" for byte in range(256))]
     tokenizer = Tokenizer(BPE(unk_token="<unk>", byte_fallback=True))
@@ -148,7 +147,8 @@ def _vocabulary(texts: Sequence[str], size: int) -> tuple[dict[str, int], list[A
         texts, trainers.BpeTrainer(vocab_size=size, special_tokens=special, show_progress=False)
     )
     model = json.loads(tokenizer.to_str())["model"]
-    return model["vocab"], [tuple(pair) for pair in model["merges"]]
+    merges: Any = [tuple(pair) for pair in model["merges"]]
+    return Siglip2Tokenizer(vocab=model["vocab"], merges=merges, padding_side="right", model_max_length=64)
 
 
 def lora_targets() -> str:

@@ -165,7 +165,7 @@ def write_tiny(
         raise InputError(
             f"image_tokens={size['image_tokens']}: expected the square of a divisor of {patches}, the patches of a side"
         )
-    tokenizer = _tokenizer(texts, size["vocabulary"])
+    tokenizer = tiny_tokenizer(texts, size["vocabulary"])
     ends = [tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids("<end_of_turn>")]
     text = Gemma3TextConfig(
         vocab_size=len(tokenizer),
@@ -193,10 +193,7 @@ def write_tiny(
     )
     torch.manual_seed(seed)
     model = Gemma3ForConditionalGeneration(config)
-    with torch.no_grad():
-        model.model.multi_modal_projector.mm_input_projection_weight.normal_(std=0.1)  # zero would hide all pictures
-        # Gemma's own at its width. As small as the class makes them in a narrow model, it would learn slowly.
-        model.model.language_model.embed_tokens.weight.normal_(std=size["hidden"] ** -0.5)
+    enliven(model)
     pixels: dict[str, Any] = {"size": {"height": size["image"], "width": size["image"]}}
     if tower:
         model.model.vision_tower.load_state_dict(tower.weights)
@@ -207,6 +204,17 @@ def write_tiny(
     model.save_pretrained(folder)
     reader = Gemma3ImageProcessor(**pixels)
     Gemma3Processor(reader, tokenizer, TEMPLATE, size["image_tokens"]).save_pretrained(folder)
+
+
+def enliven(model: Any) -> None:
+    """Draws anew what the class leaves so small that a narrow model of random weights would tell nothing apart."""
+    import torch
+
+    with torch.no_grad():
+        model.model.multi_modal_projector.mm_input_projection_weight.normal_(std=0.1)  # zero would hide all pictures
+        # Gemma's own at its width. As small as the class makes them in a narrow model, it would learn slowly.
+        words = model.model.language_model.embed_tokens.weight
+        words.normal_(std=words.shape[1] ** -0.5)
 
 
 @dataclass(frozen=True)
@@ -235,7 +243,7 @@ def _vision_part(folder: Path) -> _Tower:
     return _Tower(config, weights, settings | {"size": dict(pixels.size)})
 
 
-def _tokenizer(texts: Sequence[str], size: int) -> Any:
+def tiny_tokenizer(texts: Sequence[str], size: int) -> Any:
     """A byte-pair tokenizer with Gemma's special tokens and byte fallback; names are tokens of their own.
 
     Byte pairs alone would take several thousand entries before every name is one token.

@@ -1,5 +1,6 @@
 """Which part of the world a country is in: the World Bank's regions, or continents, as recipes/regions says."""
 
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal
 
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
 Partition = Literal["World Bank", "continent"]
 PARTITIONS: Mapping[str, Partition] = {"region": "World Bank", "continent": "continent"}  # by their field in reports
 SEVERAL = "several"  # a question whose countries are not all in one region
+TURNED = r"^(.+), (.* of|.* of the|U\.S\.|British)$"  # a name that a list of names has under its second part
 ELSEWHERE = "elsewhere"  # ... of a country that is in none, or that is not known
 
 
@@ -71,8 +73,8 @@ def members(questions: "pa.Table", field: str) -> list[str]:
 
 
 def country(code: str) -> str | None:
-    """The name of a country; None if there is no such code of ISO 3166."""
+    """The name of a country, as it is said: "Federated States of Micronesia"; None if ISO 3166 has no such code."""
     import pycountry
 
     found = pycountry.countries.get(alpha_3=code) if len(code) == 3 and code.isupper() else None
-    return str(getattr(found, "common_name", found.name)) if found else None
+    return re.sub(TURNED, r"\2 \1", str(getattr(found, "common_name", found.name))) if found else None

@@ -16,13 +16,14 @@ if TYPE_CHECKING:
 
 Parts = Mapping[Any, Sequence[Question]]  # questions by whatever names a benchmark or a part of one
 Predict = Callable[[list[Query]], "list[np.ndarray]"]
-Wanted = tuple[str | None, Query, tuple[str, ...]]  # a judge if any, the query, and the labels that the judge knows
+Judge = tuple[str, str | None]  # an embedding model, and its revision
+Wanted = tuple[Judge | None, Query, tuple[str, ...]]  # a judge if any, the query, and the labels that the judge knows
 
 
 @functools.lru_cache(maxsize=1)  # all benchmarks of a recipe have the same one, as a rule
-def judge(name: str) -> Loaded:
+def judge(name: str, revision: str | None) -> Loaded:
     """The embedding model that names drawings."""
-    return families.get("embedding").load(hub.fetch(name))
+    return families.get("embedding").load(hub.fetch(name, revision))
 
 
 def given(parts: Parts, benchmarks: Mapping[Any, Benchmark], predict: Predict, size: int) -> "dict[Any, list[Any]]":
@@ -39,7 +40,7 @@ def given(parts: Parts, benchmarks: Mapping[Any, Benchmark], predict: Predict, s
         [options]; or a written text, a str array of no dimension.
     """
     places = {part: [_wanted(benchmarks[part], question) for question in asked] for part, asked in parts.items()}
-    wanted: dict[str | None, dict[Wanted, None]] = defaultdict(dict)  # by judge, each once
+    wanted: dict[Judge | None, dict[Wanted, None]] = defaultdict(dict)  # by judge, each once
     for part in places.values():
         for one in part:
             wanted[one[0]][one] = None
@@ -53,7 +54,7 @@ def given(parts: Parts, benchmarks: Mapping[Any, Benchmark], predict: Predict, s
             some = every[start : start + size]
             drawn = predict([query for _, query, _ in some])
             named = [Query(_picture(pixels), labels) for (_, _, labels), pixels in zip(some, drawn, strict=True)]
-            judged = families.get("embedding").predict(judge(judging), named, size)
+            judged = families.get("embedding").predict(judge(*judging), named, size)
             found |= {one: scores[0] for one, scores in zip(some, judged, strict=True)}
     return {part: [found[one] for one in ones_of] for part, ones_of in places.items()}
 
@@ -76,7 +77,9 @@ def answers(name: str, asked: Sequence[Question], values: "Sequence[np.ndarray]"
 
 
 def _wanted(benchmark: Benchmark, question: Question) -> Wanted:
-    return benchmark.judge, question.query, question.options if benchmark.judge else ()
+    if benchmark.judge is None:
+        return None, question.query, ()
+    return (benchmark.judge, benchmark.judge_revision), question.query, question.options
 
 
 def _picture(pixels: "np.ndarray") -> Any:

@@ -14,7 +14,8 @@ from ggez_hub.families.base import DEFAULT_PROMPT
 from ggez_hub.recipes import load_benchmark
 from ggez_hub.registry import card_template, data_root, load_region, to_yaml
 from ggez_hub.runs import MANIFEST, Run, file_hash, read_json, write_json, write_text
-from ggez_hub.schema import Base, Recipe, Registered
+from ggez_hub.schema import Base, Recipe, Region, Registered
+from ggez_hub.scoring import groups
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelCardData
@@ -392,7 +393,7 @@ def _body(
         notes=recipe.notes,
         report=report,
         countries=", ".join(f"{country} {count}" for country, count in after.items()),
-        missing=", ".join(c for c in region.countries if c not in after) if recipe.filter.region else "",
+        uncovered=_uncovered(run, region, after),
         training=_training(recipe, run, trained),
         intended_use=recipe.card.intended_use or INTENDED,
         limits=recipe.card.limits or LIMITS,
@@ -404,6 +405,34 @@ def _body(
         seed=recipe.seed,
         versions=", ".join(f"{library} {number}" for library, number in trained["versions"].items()),
     )
+
+
+def _uncovered(run: Run, region: Region, kept: Mapping[str, int]) -> dict[str, list[str]]:
+    """The countries of the region, in words, without a training row, without a test question, or with neither.
+
+    Args:
+        run: The run folder, with the predictions of the sweep.
+        region: The region.
+        kept: How many rows were kept, by country.
+    """
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    asked = pq.read_table(
+        run.stage("sweep") / "predictions.parquet", columns=["country"], filters=pc.field("split") == "test"
+    )
+    learned, measured = (
+        {code for codes in found for code in (codes or "").split("|")}
+        for found in (kept, asked["country"].unique().to_pylist())
+    )
+    if not learned & set(region.countries):  # of no row it is known where it is from
+        learned |= set(region.countries)
+    lacks = {(False, False): "neither", (False, True): "row", (True, False): "question"}
+    found: dict[str, list[str]] = {what: [] for what in lacks.values()}
+    for code in region.countries:
+        if what := lacks.get((code in learned, code in measured)):
+            found[what].append(groups.country(code) or code)
+    return found
 
 
 def _hashes(run: Run, stage: str, names: str) -> str:
@@ -419,15 +448,17 @@ def _training(recipe: Recipe, run: Run, manifest: Mapping[str, Any]) -> str:
     lora = f"A LoRA of rank {train.lora.r} (lora_alpha {train.lora.lora_alpha})"
     before = ""
     if train.pretrain:
-        before = f" after {train.pretrain.steps} steps with the loss {train.pretrain.loss!r}"
+        before = f" after {train.pretrain.length} with the loss {train.pretrain.loss!r}"
+    report = read_json(run.stage("train") / "report.json")
+    taken = f" ({report['train']['steps']} steps)" if train.epochs else ""
     left_out = [
         f" {count} {what}."
-        for phase in read_json(run.stage("train") / "report.json").values()
+        for phase in report.values()
         for what, count in phase.items()
-        if what not in ("loss", "rows")
+        if what not in ("loss", "rows", "steps", "epochs")
     ]
     return (
-        f"{lora if train.method == 'lora' else 'All weights'}, AdamW, {train.steps} steps of {train.batch_size} rows"
+        f"{lora if train.method == 'lora' else 'All weights'}, AdamW, {train.length} rows{taken}"
         f"{before}, learning rate {train.learning_rate:g} falling linearly to zero after {train.warmup} steps of "
         f"warm-up, weight decay {train.weight_decay:g}. Loss from {losses[0]:.3f} to {losses[-1]:.3f}."
         f"{''.join(left_out)} "

@@ -70,7 +70,7 @@ def _models(recipe: Recipe) -> dict[str, str]:
     from ggez_hub.data.rewards import MODELS
 
     settings, wanted = recipe.filter, list[tuple[str | None, str | None]]()  # names and revisions
-    wanted.append((settings.embedding, None))
+    wanted.append((settings.embedding, settings.embedding_revision))
     if settings.unsafe:
         wanted.append((settings.unsafe.id, settings.unsafe.revision))
     if (reward := settings.reward) and not reward.endpoint:
@@ -345,7 +345,7 @@ def _model_rules(once: Callable[..., Any], given: Given, name: str) -> "dict[str
     evidence = settings.region if isinstance(settings.region, tuple) else ()
     found: dict[str, Rule] = {}
     if settings.embedding:
-        embed = once(families.embedder, settings.embedding)
+        embed = once(families.embedder, settings.embedding, settings.embedding_revision)
         if corpus.regional and "image" in evidence and settings.min_similarity is not None:
             found["region by image"] = regions.undecided(
                 similarity.by_image(embed, given.region, settings.min_similarity)

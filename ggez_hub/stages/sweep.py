@@ -51,7 +51,8 @@ def _benchmarks(recipe: Recipe) -> dict[str, Benchmark]:
 
 def _judges(recipe: Recipe) -> dict[str, str]:
     """A hash of each judge."""
-    return {b.judge: fingerprint(hub.fetch(b.judge)) for b in _benchmarks(recipe).values() if b.judge}
+    judges = {(b.judge, b.judge_revision) for b in _benchmarks(recipe).values() if b.judge}
+    return {"@".join(filter(None, judge)): fingerprint(hub.fetch(*judge)) for judge in judges}
 
 
 def _globalization(recipe: Recipe) -> dict[str, Any]:
@@ -179,7 +180,8 @@ def _kept_folder(recipe: Recipe, run: Run) -> Path:
 
 def _hash(benchmark: Benchmark, asked: Sequence[Question]) -> str:
     """A hash of all that the answers and their judgement depend on, in their order."""
-    parts = [repr((benchmark.task, benchmark.answer, benchmark.judge, benchmark.measure)).encode()]
+    pin = filter(None, (benchmark.judge_revision,))
+    parts = [repr((benchmark.task, benchmark.answer, benchmark.judge, *pin, benchmark.measure)).encode()]
     for question in asked:
         query = question.query
         words: Any = (query.options, query.prompt, query.template, query.seed, query.max_new_tokens)
@@ -314,7 +316,7 @@ def _beside(recipe: Recipe, name: str, asked: Asked, measured: Measured) -> "tup
     if benchmark.measure != "distance":
         answers = [measure.answers(name, part, [answers["value"] for answers in found])]
         return statistics.quality(answers), statistics.resample(answers, recipe.sweep.resamples, recipe.seed + 2)[0]
-    judge = measure.judge(benchmark.judge or "")
+    judge = measure.judge(benchmark.judge or "", benchmark.judge_revision)
     looks = [Query(question.picture, question.options) for question in part]
     real = np.stack([scores[0] for scores in families.get("embedding").predict(judge, looks, recipe.sweep.batch_size)])
     weights = statistics.draws([question.cluster for question in part], recipe.sweep.resamples, recipe.seed + 2)

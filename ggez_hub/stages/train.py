@@ -6,9 +6,11 @@ disturbed, and several processes compute what one would.
 """
 
 import json
+import math
 import shutil
 from collections.abc import Callable, Mapping, MutableMapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,9 +40,13 @@ class Progress:
     log: list[dict[str, Any]] = field(default_factory=list)  # an entry per step
     report: dict[str, dict[str, Any]] = field(default_factory=dict)  # by phase
 
-    def steps(self, phase: "Phase") -> int:
+    def steps(self, phase: str) -> int:
         """How many steps of a phase are done."""
-        return sum(entry["phase"] == phase.name for entry in self.log)
+        return sum(entry["phase"] == phase for entry in self.log)
+
+    def is_done(self, phase: str, steps: int | None) -> bool:
+        """Whether a phase is at its end, of so many steps; None = as many as its epochs turned out to be."""
+        return self.steps(phase) == (steps or self.report.get(phase, {}).get("steps"))
 
 
 @dataclass(frozen=True)
@@ -49,18 +55,25 @@ class Phase:
 
     name: str
     loss: str
-    steps: int
+    steps: int  # 0 = not known before its rows are counted
+    epochs: float | None
     learning_rate: float
     warmup: int
+
+    def over(self, rows: int, batch: int) -> "Phase":
+        """The phase over so many rows in batches of so many, with its number of steps."""
+        # In decimals, as the recipe has them: 1.1 epochs of 100 rows are 110 rows, and not a little more.
+        steps = self.steps or math.ceil(Fraction(repr(self.epochs)) * rows / batch)
+        return replace(self, steps=steps, warmup=min(self.warmup, steps) if self.name == "pretrain" else self.warmup)
 
 
 def phases(family: Family, settings: Train) -> list[Phase]:
     """The phases of a training, in their order."""
     loss = settings.loss or next(iter(family.LOSSES))
-    found = [Phase("train", loss, settings.steps, settings.learning_rate, settings.warmup)]
+    found = [Phase("train", loss, settings.steps or 0, settings.epochs, settings.learning_rate, settings.warmup)]
     if before := settings.pretrain:
         rate = before.learning_rate or settings.learning_rate
-        found.insert(0, Phase("pretrain", before.loss, before.steps, rate, min(settings.warmup, before.steps)))
+        found.insert(0, Phase("pretrain", before.loss, before.steps or 0, before.epochs, rate, settings.warmup))
     return found
 
 
@@ -89,20 +102,23 @@ def run(recipe: Recipe, run: Run, folder: Path) -> None:
     sharded = _sharded(accelerator)
     loaded = family.load(base, torch.device("cpu") if sharded else accelerator.device, torch.float32 if full else dtype)
     if not full:
-        _add_lora(family, loaded, recipe)
+        add_lora(family, loaded, recipe)
     trained: dict[str, torch.Tensor] = {}
     for phase in phases(family, settings):
-        if done.steps(phase) == phase.steps:
+        if done.is_done(phase.name, phase.steps):
             continue
         if settings.gradient_checkpointing:
-            _checkpoint_activations(family.network(loaded, phase.loss))
+            checkpoint_activations(family.network(loaded, phase.loss))
         with accelerator.main_process_first(), device.enough_memory("train.micro_batch_size", _micro(settings)):
             rows, counts = family.prepare(
                 loaded, _eligible(examples, family, phase), phase.loss, _micro(settings), settings.max_length
             )
         if not len(rows):
             raise InputError(f"train.{phase.name}: no row is left to train on", "raise train.max_length")
-        done.report[phase.name] = {"loss": phase.loss, "rows": len(rows)} | counts
+        phase = phase.over(len(rows), settings.batch_size)
+        passes = round(phase.steps * settings.batch_size / len(rows), 3)
+        length = {"rows": len(rows), "steps": phase.steps, "epochs": passes}
+        done.report[phase.name] = {"loss": phase.loss} | length | counts
         trained = _train(accelerator, family, loaded, recipe, phase, rows, folder, done)
         if phase.name == "pretrain" and accelerator.is_main_process:
             _hand_over(family, loaded, recipe, phase, folder, done)
@@ -132,7 +148,7 @@ def _base(family: Family, recipe: Recipe, run: Run, folder: Path, examples: Any,
         return hub.base_folder(recipe.base, run)
     base = folder / "base"
     before = recipe.train.pretrain
-    if (folder / TRAINED_BASE).is_dir() and before and len(done.log) >= before.steps:
+    if (folder / TRAINED_BASE).is_dir() and before and done.is_done("pretrain", before.steps):
         _swap(folder)  # a run was killed between the two
     if not base.is_dir():
         shutil.rmtree(folder / "base.partial", ignore_errors=True)
@@ -145,7 +161,7 @@ def _base(family: Family, recipe: Recipe, run: Run, folder: Path, examples: Any,
     return base
 
 
-def _add_lora(family: Family, loaded: Loaded, recipe: Recipe) -> None:
+def add_lora(family: Family, loaded: Loaded, recipe: Recipe) -> None:
     """Puts a fresh LoRA on the model."""
     import torch
     from peft import LoraConfig, get_peft_model
@@ -181,7 +197,7 @@ def _micro(settings: Train) -> int:
     return settings.micro_batch_size or settings.batch_size
 
 
-def _checkpoint_activations(network: Any) -> None:
+def checkpoint_activations(network: Any) -> None:
     """Recomputes activations in the backward pass; each library names it differently."""
     if hasattr(network, "gradient_checkpointing_enable"):
         network.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
@@ -224,7 +240,7 @@ def _train(
     )
     module, optimizer = accelerator.prepare(module, optimizer)
     parameters = {name: p for name, p in accelerator.unwrap_model(module).network.named_parameters() if p.requires_grad}
-    first = done.steps(phase)
+    first = done.steps(phase.name)
     if not _sharded(accelerator):
         _restore(folder / CHECKPOINT, parameters, optimizer.optimizer.state)
     network.train()
@@ -418,7 +434,7 @@ def _whole(family: Family, recipe: Recipe, base: Path, trained: "Mapping[str, to
 
     loaded = family.load(base, torch.device("cpu"), torch.float32 if recipe.train.method == "full" else None)
     if recipe.train.method == "lora":
-        _add_lora(family, loaded, recipe)
+        add_lora(family, loaded, recipe)
     loaded.model.load_state_dict(trained, strict=False)
     return loaded
 

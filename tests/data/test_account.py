@@ -74,18 +74,23 @@ def test_languages_are_those_that_rows_are_in_once_they_are_translated(project: 
     assert account.languages(load_recipe("tiny"), load_region("sea")) == ["en"]
 
 
+def clashes(recipe: Recipe) -> list[str]:
+    """What the gate says of licenses."""
+    return [why for _, why in gate.rights(recipe)]
+
+
 def test_a_translator_s_license_stands_in_the_way_of_a_freer_one(project: Path) -> None:
-    refused = gate._rights(several(**{"translate.default": "nllb"}))
+    refused = clashes(several(**{"translate.default": "nllb"}))
     wanted = "translate.translators.nllb.license cc-by-nc-4.0 forbids commercial use, card.license apache-2.0 does not"
     assert wanted in refused
-    assert gate._rights(several(**{"translate.default": "nllb", "card.license": "cc-by-nc-4.0"})) == []
-    assert "translate.translators.gemma.license is not stated" in gate._rights(several())
-    assert "data.license is not stated" in gate._rights(load_recipe("tiny"))
+    assert clashes(several(**{"translate.default": "nllb", "card.license": "cc-by-nc-4.0"})) == []
+    assert "translate.translators.gemma.license is not stated" in clashes(several())
+    assert "data.license is not stated" in clashes(load_recipe("tiny"))
 
 
 def test_every_source_s_license_counts(project: Path) -> None:
     sources = SOURCES | {"near": SOURCES["near"] | {"license": "cc-by-sa-4.0"}}
-    (found,) = [line for line in gate._rights(several(data={"sources": sources})) if "data.sources" in line]
+    (found,) = [line for line in clashes(several(data={"sources": sources})) if "data.sources" in line]
     assert found.startswith("data.sources.near.license cc-by-sa-4.0 goes on: card.license has to be cc-by-sa-4.0")
 
 

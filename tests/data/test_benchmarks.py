@@ -25,7 +25,7 @@ from ggez_hub.errors import ConfigError, InputError
 from ggez_hub.hub import datasets
 from ggez_hub.recipes import load_benchmark
 from ggez_hub.registry import load_region
-from ggez_hub.schema import Benchmark
+from ggez_hub.schema import Benchmark, HubSource
 from ggez_hub.scoring import items
 from ggez_hub.scoring.questions import questions
 from tests.hub_server import HubServer
@@ -437,6 +437,120 @@ def test_a_knowledge_base_may_list_its_countries_and_has_to_name_them(tmp_path: 
         read("worldcuisines", kb=path)
 
 
+def dishes(path: Path, **source: Any) -> list[dict[str, Any]]:
+    given = HubSource(reader="worldcuisines_dishes", path=str(path), **source)
+    return [row for batch in readers.read(given) for row in batch.to_pylist()]
+
+
+def test_every_dish_of_the_knowledge_base_can_be_drawn_and_has_its_first_picture() -> None:
+    rows = by(dishes(KB), "id")
+    assert {name: (row["label"], row["category"], row["country"]) for name, row in rows.items()} == {
+        "blue soup": ("blue soup", "soup", "IDN"),
+        "red rice": ("red rice", "rice", "THA|LAO"),
+        "green cake": ("green cake", "cake", "ITA"),
+        "yellow pie": ("yellow pie", "pie", "GBR"),
+    }
+    assert all(images.decode(row["image"]["bytes"]).size == (8, 8) for row in rows.values())
+    assert {row["fold"] for row in rows.values()} <= set("0123456789")
+
+
+@pytest.mark.parametrize(
+    ("side", "labels"), [("regional", {"blue soup", "red rice"}), ("others", {"green cake", "yellow pie"})]
+)
+def test_dishes_are_drawn_on_either_side_by_their_countries(side: str, labels: set[str]) -> None:
+    found = load_benchmark(f"dishes-drawing-{side}", {"source.path": str(KB), "test": {}, "selection": {}})
+    asked = questions(found, load_region("sea"))["test"]
+    assert {question.query.prompt for question in asked} == {f"An image of people eating {label}" for label in labels}
+    assert {len(question.options) for question in asked} == {4}  # the judge names them among all dishes
+
+
+def test_folds_of_dishes_stay_as_they_are_and_choose_and_test_apart(tmp_path: Path) -> None:
+    made = [
+        {"name": f"dish {i}", "countries": "Laos", "image1_url": f"https://pictures.invalid/{i}"} for i in range(200)
+    ]
+    pq.write_table(pa.Table.from_pylist(made), tmp_path / "kb.parquet")
+    folds = Counter(row["fold"] for row in dishes(tmp_path))
+    assert min(folds[fold] for fold in "0123456789") >= 8
+    assert {row["id"]: row["fold"] for row in dishes(tmp_path)}["dish 7"] == "6"
+    for side in ("regional", "others"):
+        found = load_benchmark(f"dishes-drawing-{side}")
+        assert not set(found.test["fold"]) & set(found.selection["fold"])
+
+
+def test_dishes_of_one_name_are_told_apart_and_those_without_a_picture_or_name_are_none(tmp_path: Path) -> None:
+    row = {"name": "Laksa", "countries": ["Malaysia"], "image1_url": "https://pictures.invalid/1"}
+    other = row | {"countries": ["Singapore", "Korea"], "image1_url": None, "image2_url": "https://pictures.invalid/2"}
+    path = tmp_path / "kb.parquet"
+    pq.write_table(pa.Table.from_pylist([row | {"image2_url": None}, other, row | {"image1_url": None}]), path)
+    found = {row["id"]: (row["label"], row["country"], row["image"]["path"]) for row in dishes(path)}
+    assert found == {
+        "Laksa": ("Laksa", "MYS", "https://pictures.invalid/1"),
+        "Laksa (2)": ("Laksa", "SGP|KOR|PRK", "https://pictures.invalid/2"),
+    }
+    for broken, said in (
+        (row | {"name": None}, "no 'name'"),
+        ({"countries": "Laos", "image1_url": "x"}, "no column 'name'"),
+    ):
+        pq.write_table(pa.Table.from_pylist([broken]), path)
+        with pytest.raises(InputError, match=said):
+            dishes(path)
+
+
+# ------------------------------------------------------------------------------- benchmarks that ask a part of another
+PARTS = {  # of which benchmark each is a part
+    "cvqa-regional": "cvqa", "cvqa-english": "cvqa", "cvqa-english-regional": "cvqa", "cvqa-english-others": "cvqa",
+    "cvqa-matched": "cvqa", "cvqa-matched-regional": "cvqa", "cvqa-matched-others": "cvqa",
+    "sea-vqa-matched": "sea-vqa",
+    "worldcuisines-small": "worldcuisines", "worldcuisines-small-regional": "worldcuisines",
+    "worldcuisines-english-regional": "worldcuisines", "worldcuisines-english-others": "worldcuisines",
+    "worldcuisines-matched-regional": "worldcuisines", "worldcuisines-matched-others": "worldcuisines",
+    "cultureverse-local": "cultureverse",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_a_part_of_a_benchmark_asks_that_part_and_no_more(name: str) -> None:
+    region = load_region("sea")
+    part = load_benchmark(name, {key: str(value) for key, value in PLACES[PARTS[name]].items()})
+    whole = benchmark(PARTS[name], **({"size": "small"} if "small" in name else {}))
+    asked = questions(part, region)["test"]
+    every = {question.id: question for question in questions(whole, region)["test"]}
+    assert asked
+    assert all(question.picture == every[question.id].picture for question in asked)
+    inside = [bool(q.country) and set(q.country.split("|")) <= set(region.countries) for q in asked]
+    assert {"regional": {True}, "others": {False}}.get(name.rpartition("-")[2], {*inside}) == {*inside}
+    if "english" in name or "matched" in name:
+        assert len({question.query.prompt for question in asked}) > 1
+        assert not any("(Javanese)" in (question.query.prompt or "") for question in asked)
+    for question in asked:
+        if "matched" in name:  # what a model that embeds can be asked
+            assert question.query.options == question.options
+            assert question.query.template in ("{question} {option}", "{option}")
+        else:
+            assert not question.query.options
+
+
+def test_pope_is_streamed_and_its_questions_are_counted_in_each_category(tmp_path: Path) -> None:
+    picture = {"bytes": next((HERE / "cultureverse" / "images").rglob("*.png")).read_bytes(), "path": "a.png"}
+    row = {
+        "id": "7",
+        "question_id": "1",
+        "question": "Is there a dog?",
+        "answer": "no",
+        "image_source": "a",
+        "image": picture,
+    }
+    rows = [row | {"category": name, "answer": answer} for name, answer in (("random", "no"), ("popular", "yes"))]
+    (tmp_path / "data").mkdir()
+    table = pa.Table.from_pylist(rows)
+    pq.write_table(table, tmp_path / "data" / "test-00000-of-00001.parquet")
+    found = load_benchmark("pope", {"source.path": str(tmp_path)})
+    asked = questions(found, load_region("world"))["test"]
+    assert [(question.key, question.answer, question.query.options) for question in asked] == [
+        (("random", "1"), "no", ()), (("popular", "1"), "yes", ())
+    ]  # fmt: skip
+
+
 # --------------------------------------------------------------------------------------------------------- CultureVerse
 def test_cultureverse_lists_its_options_and_asks_for_reasons() -> None:
     row = by(read("cultureverse"), "id")["ken-thing-0-cultural_knowledge"]
@@ -561,6 +675,18 @@ def test_xm3600_tells_the_language_whatever_the_folder_is_called(tmp_path: Path)
     assert {row["language"] for row in read("xm3600", **{"source.path": tmp_path})} == {"th"}
 
 
+@pytest.mark.parametrize(
+    ("locale", "country"),
+    [("ja", "JPN"), ("te", "IND"), ("no", "NOR"), ("tr", "TUR"), ("es", None), ("ru", None), ("mi", None)],
+)
+def test_xm3600_tells_the_country_where_a_language_is_spoken_in_one_for_the_most_part(
+    tmp_path: Path, locale: str, country: str | None
+) -> None:
+    rows = pq.read_table(HERE / "xm3600" / "data" / "th-00000-of-00001.parquet").to_pylist()[:1]
+    pq.write_table(pa.Table.from_pylist([rows[0] | {"image_locale": locale}]), tmp_path / "th.parquet")
+    assert [row["country"] for row in read("xm3600", **{"source.path": tmp_path})] == [country]
+
+
 # -------------------------------------------------------------------------------------------------------------- the Hub
 def uploaded(
     hub: HubServer, name: str, folder: str, change: Callable[[str, bytes], bytes] = lambda _, data: data
@@ -571,8 +697,15 @@ def uploaded(
     return hub.add(name, {path: change(path, data) for path, data in files.items()}, kind="datasets")
 
 
+def newest(name: str, **options: Any) -> Benchmark:
+    """A shipped benchmark without the commits that it is pinned to, which are the real Hub's."""
+    given = {key if "." in key else f"source.{key}": value for key, value in options.items()}
+    knowledge = {"source.options.kb_revision": ""} if "kb" in load_benchmark(name).source.options else {}
+    return load_benchmark(name, {"source.revision": None} | knowledge | given)
+
+
 def from_hub(name: str, **options: Any) -> list[dict[str, Any]]:
-    found = load_benchmark(name, {key if "." in key else f"source.{key}": value for key, value in options.items()})
+    found = newest(name, **options)
     return [row for batch in readers.read(found.source) for row in batch.to_pylist()]
 
 
@@ -617,7 +750,7 @@ def test_worldcuisines_and_its_knowledge_base_are_read_from_the_hub_at_pinned_co
     pins = {"source.revision": first, "source.options.kb_revision": dishes}
 
     def country(pictures: bool, **pins: str) -> str:
-        source = load_benchmark("worldcuisines", pins).source
+        source = newest("worldcuisines", **pins).source
         rows = [row for batch in readers.read(source, pictures=pictures) for row in batch.to_pylist()]
         return by(rows, "id", "language")["402", "en"]["country"]
 
@@ -630,7 +763,7 @@ def test_worldcuisines_and_its_knowledge_base_are_read_from_the_hub_at_pinned_co
 def test_scoring_fetches_the_knowledge_base_without_its_pictures(data_hub: HubServer) -> None:
     uploaded(data_hub, "worldcuisines/vqa", "worldcuisines")
     uploaded(data_hub, "worldcuisines/food-kb", "worldcuisines_kb")
-    table = items.load(load_benchmark("worldcuisines"))
+    table = items.load(newest("worldcuisines"))
     assert set(table.column("country").to_pylist()) == {"IDN", "THA|LAO", "ITA", "GBR"}
     asked = [request.path for request in data_hub.requests if "/resolve/" in request.path and "food-kb" in request.path]
     assert asked
@@ -647,7 +780,7 @@ def test_pictures_that_are_files_of_a_repository_are_found(data_hub: HubServer) 
 def test_a_knowledge_base_without_a_csv_is_read_from_its_parquet_files(data_hub: HubServer) -> None:
     files = {"data/main.parquet": next(KB.rglob("*.parquet")).read_bytes()}
     data_hub.add("worldcuisines/food-kb", files, kind="datasets")
-    source = benchmark("worldcuisines", kb="worldcuisines/food-kb").source
+    source = benchmark("worldcuisines", kb="worldcuisines/food-kb", kb_revision="").source
     found = [row for batch in readers.read(source, pictures=False) for row in batch.to_pylist()]
     assert {row["country"] for row in found} == {"IDN", "THA|LAO", "ITA", "GBR"}
 

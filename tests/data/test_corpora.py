@@ -174,7 +174,23 @@ def test_culturalground_asks_in_the_language_of_a_country_about_pictures_in_its_
     assert colour(first) == RED
     assert colour(told["Q0_P0", "KOR"]) == WHITE  # another country's picture of the same name
     assert colour(told["Q6_P6", "KOR"]) == BLACK
+    assert all(row["answer"] == (row["messages"][-1]["content"] if row["messages"] else None) for row in rows)
     assert told["Q6_P6", "KOR"]["language"] == "heb"
+
+
+@pytest.mark.parametrize(
+    ("reader", "folder", "text"),
+    [
+        ("culturalground", "culturalground", "Ini benda 0."),
+        ("culturalground", "culturalground_list", None),
+        ("worldcuisines_train", "worldcuisines", None),
+    ],
+)
+def test_an_answer_can_be_the_caption_for_models_that_match_texts(reader: str, folder: str, text: str | None) -> None:
+    rows = read(reader, CORPORA / folder, columns={"text": "answer"})
+    assert all(row["text"] == (row["messages"][-1]["content"] if row["messages"] else None) for row in rows)
+    assert any(row["text"] for row in rows)
+    assert text is None or text in [row["text"] for row in rows]
 
 
 def test_none_and_stray_quotes_of_culturalground_are_no_text() -> None:

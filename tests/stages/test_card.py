@@ -5,6 +5,9 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from huggingface_hub import ModelCard, parse_eval_result_entries
@@ -24,7 +27,7 @@ NUMBER = re.compile(r"\b[0-9a-f]{64}\b|\d+(\.\d+)*(e-?\d+)?")
 def test_every_region_has_an_example() -> None:
     regions = {json.loads((folder / "results.json").read_text())["region"] for folder in EXAMPLES}
     with_kof = {name for name in registry.files("regions") if registry.load_region(name).kof}
-    assert regions == with_kof - {"world"}
+    assert regions == with_kof
 
 
 @pytest.mark.parametrize("folder", EXAMPLES, ids=lambda f: f.name)
@@ -183,6 +186,12 @@ def test_a_card_that_the_hub_would_refuse_is_not_written(tiny: Run) -> None:
     assert readme(tiny).read_bytes() == before
 
 
+def test_epochs_are_told_with_the_steps_that_they_took(tiny: Run) -> None:
+    text = card.card(load_recipe("tiny", {"train.epochs": 2, "train.batch_size": 4}), tiny, "adapter")
+    assert "AdamW, 2 epochs of batches of 4 rows (12 steps), learning rate" in text
+    assert "AdamW, 12 steps of 8 rows, learning rate" in readme(tiny).read_text()
+
+
 def test_another_license_goes_by_its_name(tiny: Run) -> None:
     recipe = load_recipe("tiny", {"card.license": "other", "card.license_name": "our-own"})
     data = ModelCard(card.card(recipe, tiny, "merged")).data
@@ -323,3 +332,77 @@ def test_a_card_below_the_gate_says_so_under_its_title(tiny: Run) -> None:
     assert "below the gate" not in plain
     assert card.facts(recipe, tiny, "adapter", reasons)["gate"] == reasons
     assert "gate" not in card.facts(recipe, tiny, "adapter")
+
+
+# ------------------------------------------------------------------------------------------------------------ coverage
+COVERAGE = "**Countries of the region without coverage**"
+
+
+def body(tiny: Run) -> str:
+    return card.card(load_recipe("tiny"), tiny, "adapter")
+
+
+def keep_countries(tiny: Run, change: Any) -> None:
+    """Changes how many rows of each country the filter has kept."""
+    path = tiny.stage("filter") / "report.json"
+    report = json.loads(path.read_text())
+    report["countries"]["after"] = change(report["countries"]["after"])
+    path.write_text(json.dumps(report))
+
+
+def without_questions(tiny: Run, *codes: str) -> None:
+    """Takes the test questions about countries out of the predictions."""
+    path = tiny.stage("sweep") / "predictions.parquet"
+    table = pq.read_table(path)
+    asked = pc.and_(pc.is_in(table["country"], pa.array(codes)), pc.equal(table["split"], "test"))
+    pq.write_table(table.filter(pc.invert(asked)), path)
+
+
+def test_a_card_says_nothing_of_coverage_where_every_country_has_rows_and_questions(tiny: Run) -> None:
+    codes = registry.load_region("sea").countries
+    keep_countries(tiny, lambda _: dict.fromkeys(codes, 1))
+    path = tiny.stage("sweep") / "predictions.parquet"
+    table = pq.read_table(path).slice(0, len(codes))
+    table = table.set_column(table.schema.get_field_index("country"), "country", pa.array(codes))
+    pq.write_table(
+        table.set_column(table.schema.get_field_index("split"), "split", pa.array(["test"] * len(codes))), path
+    )
+    assert COVERAGE not in body(tiny)
+
+
+def test_countries_of_the_region_without_rows_or_questions_are_named_in_words(tiny: Run) -> None:
+    codes = registry.load_region("sea").countries
+    keep_countries(tiny, lambda _: {code: 1 for code in codes if code not in ("IDN", "VNM")})
+    without_questions(tiny, *set(codes) - {"IDN", "PHL"})
+    (found,) = re.findall(rf"{re.escape(COVERAGE)}.*", body(tiny))
+    covered, questions = found.partition(" No test question is about ")[::2]
+    assert covered == (
+        f"{COVERAGE} (11 countries in all). No row that it was trained on is known to be of, and no test question is "
+        "about, Vietnam: what it says of them is the base's, or carried over from elsewhere, and was not measured. No "
+        "row that it was trained on is known to be of Indonesia: what it says of them is the base's, or carried over "
+        "from elsewhere."
+    )
+    assert {"Thailand", "Brunei Darussalam"} <= set(questions.partition(":")[0].split(", "))
+    assert not {"Philippines", "Indonesia", "Vietnam"} & set(questions.partition(":")[0].split(", "))
+    assert questions.endswith(": how well it does there was not measured.")
+
+
+def test_a_row_of_several_countries_covers_each_of_them(tiny: Run) -> None:
+    codes = registry.load_region("sea").countries
+    keep_countries(tiny, lambda _: {"|".join(codes[:-1]): 4, "None": 3})
+    (found,) = re.findall(rf"{re.escape(COVERAGE)}.*", body(tiny))
+    assert found.partition("known to be of ")[2].startswith("Vietnam: ")
+
+
+def test_of_a_selection_question_a_country_is_not_measured(tiny: Run) -> None:
+    path = tiny.stage("sweep") / "predictions.parquet"
+    without_questions(tiny, "IDN")
+    left = pq.read_table(path)
+    assert "IDN" in left["country"].to_pylist()  # alpha was chosen on these
+    assert "No test question is about" in body(tiny)
+    assert "Indonesia" in body(tiny).partition("No test question is about")[2].partition("\n")[0]
+
+
+def test_of_rows_whose_countries_nobody_knows_none_is_missed(tiny: Run) -> None:
+    keep_countries(tiny, lambda _: {"None": 3})
+    assert "No row that it was trained on" not in body(tiny)

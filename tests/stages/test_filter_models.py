@@ -116,9 +116,21 @@ def test_the_commit_of_a_model_on_the_hub_is_recorded(project: Path, data_hub: H
     second = data_hub.add("someone/judge", {"config.json": b"{}", "model.safetensors": b"2"})
     assert made()["someone/judge"] == second != first
     assert not any("safetensors" in request.path for request in data_hub.requests), "a plan fetches no weights"
+    asked += (f"filter.embedding_revision={first}",)
+    assert made()["someone/judge"] == first
     code, _, said = ggez("plan", "tiny", "filter.embedding=someone/nowhere", "filter.max_cosine=0.9")
     assert code != 0
     assert "someone/nowhere" in said
+
+
+def test_an_embedding_model_is_taken_at_its_commit(project: Path, data_hub: HubServer, ggez: Ggez) -> None:
+    first = data_hub.add("someone/judge", {path.name: path.read_bytes() for path in (project / "base").iterdir()})
+    data_hub.add("someone/judge", {"config.json": b"broken"})
+    asked = ("filter.contamination=keep", "filter.embedding=someone/judge", "filter.max_cosine=1.0")
+    assert ggez("filter", "tiny", *asked)[0] == 2
+    code, _, said = ggez("filter", "tiny", *asked, f"filter.embedding_revision={first}")
+    assert code == 0, said
+    assert read_json(project / "runs/tiny/filter/manifest.json")["inputs"]["models"] == {"someone/judge": first}
 
 
 def test_sources_come_from_everywhere_and_are_told_before_the_work_begins(

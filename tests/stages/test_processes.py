@@ -82,14 +82,18 @@ def test_other_stages_are_refused_in_several_processes(prepared: Path) -> None:
     assert "ggez run RECIPE --until" in finished.stderr
 
 
-@pytest.mark.parametrize("prepared", FAMILIES, indirect=True)
+@pytest.mark.parametrize(
+    "prepared",
+    [pytest.param(family, marks=[pytest.mark.slow] * (family != "embedding")) for family in FAMILIES],
+    indirect=True,
+)
 @pytest.mark.parametrize("method", ["lora", "full"])
 def test_weights_that_were_trained_in_shards_become_a_whole_model(prepared: Path, method: str) -> None:
     recipe = load_recipe("shared", {"train.method": method})
     family = families.get(recipe.family)
     loaded = family.load(prepared / "base")
     if method == "lora":
-        train._add_lora(family, loaded, recipe)
+        train.add_lora(family, loaded, recipe)
     trained = {
         name: torch.randn_like(p) for name, p in loaded.model.named_parameters() if method == "full" or "lora_" in name
     }

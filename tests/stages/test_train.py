@@ -11,10 +11,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from ggez_hub import recipes, run
+from ggez_hub import families, recipes, run, schema
 from ggez_hub.errors import InputError
 from ggez_hub.registry import parse_overrides
 from ggez_hub.runs import Run, file_hash
+from ggez_hub.stages import train as stage
 
 ADAPTER = "tiny/train/adapter/adapter_model.safetensors"
 
@@ -56,6 +57,15 @@ def test_micro_batches_change_memory_not_the_result(project: Path) -> None:
 @pytest.mark.parametrize("change", ["train.augment=true", "train.weight_decay=0.5", "train.loss=sigmoid"])
 def test_settings_have_an_effect(project: Path, change: str) -> None:
     assert file_hash(train(out="a").out / ADAPTER) != file_hash(train(change, out="b").out / ADAPTER)
+
+
+@pytest.mark.parametrize(
+    ("epochs", "rows", "steps"),
+    [(1, 64, 8), (1, 65, 9), (0.001, 5, 1), (2.5, 10, 4), (1.1, 80, 11), (3, 1, 1)],
+)
+def test_epochs_take_as_many_steps_as_cover_them(epochs: float, rows: int, steps: int) -> None:
+    (phase,) = stage.phases(families.get("embedding"), schema.Train(epochs=float(epochs), warmup=3))
+    assert (phase.over(rows, 8).steps, phase.over(rows, 8).warmup) == (steps, 3)
 
 
 def killed_at(step: int) -> None:

@@ -1,6 +1,7 @@
 """Training in phases, and what families other than embeddings ask of it."""
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -187,7 +188,11 @@ def test_a_run_killed_in_either_phase_ends_in_the_same_bytes(prepared: Callable[
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("place", [1, 2, 3], ids=["in the first", "between them", "in the second"])
+@pytest.mark.parametrize(
+    "place",
+    [1, pytest.param(2, marks=pytest.mark.slow), pytest.param(3, marks=pytest.mark.slow)],
+    ids=["in the first", "between them", "in the second"],
+)
 def test_a_checkpoint_that_was_not_written_changes_nothing(
     prepared: Callable[[str], Train], monkeypatch: pytest.MonkeyPatch, place: int
 ) -> None:
@@ -239,7 +244,11 @@ def test_an_adapter_learns_captions_before_conversations(prepared: Callable[[str
     assert outcome(train(CAPTIONS, out="again")) == outcome(folder)
 
 
-@pytest.mark.parametrize("place", [1, 2, 3], ids=["in the first", "between them", "in the second"])
+@pytest.mark.parametrize(
+    "place",
+    [1, pytest.param(2, marks=pytest.mark.slow), pytest.param(3, marks=pytest.mark.slow)],
+    ids=["in the first", "between them", "in the second"],
+)
 def test_an_adapter_stopped_in_either_phase_ends_in_the_same_bytes(
     prepared: Callable[[str], Train], monkeypatch: pytest.MonkeyPatch, place: int
 ) -> None:
@@ -266,6 +275,30 @@ def test_rows_without_a_conversation_are_left_out_of_it(prepared: Callable[[str]
     rows = read_json(folder.parent / "filter" / "report.json")["kept"]
     assert report["pretrain"]["rows"] == rows
     assert report["train"]["rows"] == rows - -(-rows // 3)
+
+
+def test_epochs_are_the_steps_that_the_rows_of_each_phase_take(
+    prepared: Callable[[str], Train], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = prepared("vlm")
+    data = (corpus(lambda i: i % 3 == 0), "filter.contamination=keep")
+    epochs = (*data, "train.epochs=5.5", "train.pretrain={loss: caption, epochs: 3.3}")
+    folder = train(*epochs)
+    report = read_json(folder / "report.json")
+    rows = {phase: part["rows"] for phase, part in report.items()}
+    assert rows["train"] < rows["pretrain"]
+    steps = {"pretrain": math.ceil(rows["pretrain"] * 33 / 40), "train": math.ceil(rows["train"] * 55 / 40)}
+    assert {phase: part["steps"] for phase, part in report.items()} == steps
+    assert {phase: part["epochs"] for phase, part in report.items()} == {
+        phase: round(number * 4 / rows[phase], 3) for phase, number in steps.items()
+    }
+    phases = [entry["phase"] for entry in logged(folder)]
+    assert phases == ["pretrain"] * steps["pretrain"] + ["train"] * steps["train"]
+    as_steps = (f"train.steps={steps['train']}", f"train.pretrain={{loss: caption, steps: {steps['pretrain']}}}")
+    assert outcome(train(*data, *as_steps, out="steps")) == outcome(folder)
+    for _ in ("between the phases, after a checkpoint of the first", "in the second, after that of the first's end"):
+        stopped(monkeypatch, 2, lambda: train(*epochs, out="stopped"))
+    assert outcome(train(*epochs, out="stopped")) == outcome(folder)
 
 
 def test_a_corpus_without_conversations_names_the_columns(prepared: Callable[[str], Train]) -> None:
@@ -304,7 +337,9 @@ def test_pictures_that_are_encoded_once_cannot_be_augmented(prepared: Callable[[
 
 
 # ------------------------------------------------------------------------------------------------ memory and precision
-@pytest.mark.parametrize("family", BENCHMARKS)
+@pytest.mark.parametrize(
+    "family", [pytest.param(name, marks=[pytest.mark.slow] * (name != "embedding")) for name in BENCHMARKS]
+)
 def test_gradient_checkpointing_computes_again_what_it_forgot(prepared: Callable[[str], Train], family: str) -> None:
     train = prepared(family)
     calls: list[int] = []
