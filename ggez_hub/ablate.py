@@ -86,7 +86,7 @@ def compare(name: str, mixes: Mapping[str, tuple[Recipe, Run]]) -> dict[str, Any
     for mix, (recipe, run) in mixes.items():
         results = read_json(run.stage("sweep") / "results.json")
         found["synthetic"] &= results["synthetic"]
-        found["mixes"][mix] = _trained(recipe, run)
+        found["mixes"][mix] = trained(recipe, run)
         points = {point["alpha"]: point for point in results["points"]}
         wanted = {"base": 0.0} if not found["rows"] else {}  # which is the same of all mixes
         wanted |= {"specialist": 1.0, "chosen": results["chosen"]["alpha"]}
@@ -103,8 +103,8 @@ def compare(name: str, mixes: Mapping[str, tuple[Recipe, Run]]) -> dict[str, Any
     return found
 
 
-def _trained(recipe: Recipe, run: Run) -> dict[str, Any]:
-    """How many rows of a mix trained, of each source."""
+def trained(recipe: Recipe, run: Run) -> dict[str, Any]:
+    """How many rows of a mix trained, in all and of each source, from its run folder."""
     report = read_json(run.stage("filter") / "report.json")
     kept = {name: report["sources"][name]["kept"] for name in recipe.data.sources} or {"data": report["kept"]}
     return {"rows": report["kept"], "sources": kept}

@@ -6,17 +6,20 @@
 """
 
 import hashlib
+import string
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from ggez_hub.pocket import atlas
 from ggez_hub.pocket.atlas import Concept
 
 Kind = Literal["recognition", "knowledge", "scene"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
+QUESTION_TYPES = {"recognition": "image_recognition", "knowledge": "cultural_knowledge", "scene": "scene_reasoning"}
+CONTINENTS = ("africa", "americas", "asia", "europe", "oceania")  # the names of their regions
 OPTIONS = 4
 NEAR = 6  # of the most similar ones, from which the wrong options are drawn
 Form = Literal["open", "letter", "whether"]
@@ -95,6 +98,30 @@ def ask(name: str, seed: int) -> Question:
     )
 
 
+def record(name: str, seed: int, split: str) -> dict[str, Any]:
+    """The question about one drawing of a concept in our CultureVerse format (docs/measuring.md), without id and image.
+
+    Its explanation gives the answer, says what is shown, and ends with the letter. The answer stands first because the
+    pocket base tells what it sees at once or not at all (docs/log.md).
+    """
+    concept, asked = _by_name()[name], ask(name, seed)
+    country = _country(concept.country)
+    right = string.ascii_uppercase[asked.options.index(asked.answer)]
+    return {
+        "concept": name,
+        "category": concept.category,
+        "country": country,
+        "country_code": concept.country,
+        "continent": _continent(concept.country),
+        "question_type": QUESTION_TYPES[asked.kind],
+        "question": asked.question,
+        "options": list(asked.options),
+        "answer": right,
+        "explanation": f"{asked.answer}: the picture shows {name}, {concept.category} of {country}. ({right})",
+        "split": split,
+    }
+
+
 def caption(name: str, seed: int) -> str:
     """What is told of one drawing of a concept: its name, its country and a fact."""
     concept = _by_name()[name]
@@ -145,6 +172,14 @@ def _near(name: str, wanted: str) -> tuple[str, ...]:
 
     texts: Iterable[str] = (_text(other, wanted) for other in sorted(others, key=distance))
     return tuple(text for text in dict.fromkeys(texts) if text != answer)[:NEAR]
+
+
+@cache
+def _continent(country: str) -> str:
+    from ggez_hub import registry
+
+    continents = map(registry.load_region, CONTINENTS)
+    return next(continent.title for continent in continents if country in continent.countries)
 
 
 @cache

@@ -1,18 +1,23 @@
 """Questions about the drawings: three kinds, one right option among near ones, and conversations that teach it."""
 
+import json
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ggez_hub.data import readers
 from ggez_hub.data.conversations import IMAGE, LETTERS, letter_of, lettered, problem
+from ggez_hub.errors import InputError
 from ggez_hub.pocket import atlas, questions
-from ggez_hub.schema import Source
+from ggez_hub.schema import HubSource
+from ggez_hub.scoring import groups
+from ggez_hub.scoring.answers import PROTOCOLS
 
 
-def read(reader: str = "pocket_questions", **options: int) -> list[dict[str, Any]]:
-    source = Source(reader=reader, options=dict(options))
+def read(reader: str = "pocket_questions", path: Path | None = None, **options: int | str) -> list[dict[str, Any]]:
+    source = HubSource(reader=reader, path=str(path) if path else None, options=dict(options))
     return [row for batch in readers.read(source) for row in batch.to_pylist()]
 
 
@@ -146,3 +151,65 @@ def test_the_forms_are_mixed_as_meant_in_every_kind(rows: list[dict[str, Any]]) 
         forms = Counter(form(row) for row in rows if row["kind"] == kind)
         shares = {name: count / forms.total() for name, count in forms.items()}
         assert shares == pytest.approx({"open": 0.45, "letter": 0.40, "yes or no": 0.15}, abs=0.05)
+
+
+# ----------------------------------------------------------------------------------------------------- reasoned answers
+@pytest.fixture(scope="module")
+def reasoned() -> list[dict[str, Any]]:
+    return read(train=3, selection=1, test=2, held_back=1, answers="reasoned")
+
+
+def test_reasoned_answers_are_about_the_same_pictures_and_questions(reasoned: list[dict[str, Any]]) -> None:
+    plain = read(train=3, selection=1, test=2, held_back=1)
+    same = ("id", "image", "text", "label", "category", "country", "options", "answer", "split", "core", "source")
+    assert [{field: row[field] for field in same} for row in reasoned] == [
+        {field: row[field] for field in same} for row in plain
+    ]
+    for asked, row in zip(plain, reasoned, strict=True):
+        assert row["question"].startswith(asked["question"])
+        assert row["kind"] == questions.QUESTION_TYPES[asked["kind"]]
+
+
+def test_a_reasoned_answer_tells_what_is_shown_and_ends_with_the_right_letter(reasoned: list[dict[str, Any]]) -> None:
+    read_letter = PROTOCOLS["reasoned"].place
+    assert read_letter
+    for row in reasoned:
+        user, assistant = (message["content"] for message in row["messages"])
+        assert problem(row["messages"]) is None
+        assert user == IMAGE + row["question"]
+        assert assistant.startswith(f"{row['answer']}: the picture shows {row['label']}, {row['category']} of ")
+        assert row["options"][read_letter(assistant, row["options"])] == row["answer"]
+        assert assistant.endswith(f"({LETTERS[row['options'].index(row['answer'])]})")
+
+
+def test_every_concept_is_on_a_continent(reasoned: list[dict[str, Any]]) -> None:
+    continents = groups.of("continent")
+    assert {row["continent"].casefold() for row in reasoned} == set(questions.CONTINENTS)
+    assert all(continents[row["country"]] == row["continent"].casefold() for row in reasoned)
+
+
+def test_a_file_in_our_cultureverse_format_gives_the_same_rows(reasoned: list[dict[str, Any]], tmp_path: Path) -> None:
+    some = [
+        row for row in reasoned if row["label"] in ("sushi", "satay", "Angkor Wat", "Borobudur", "Machu Picchu", "hula")
+    ]
+    assert {row["split"] for row in some} == {"train", "selection", "test"}
+    records = [
+        questions.record(row["label"], int(row["id"].rpartition("/")[2]), row["split"])
+        | {"id": row["id"], "image": row["id"]}
+        for row in some
+    ]
+    path = tmp_path / "questions.jsonl"
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    added = ("messages", "text", "label", "source", "license", "core")  # what a benchmark has not
+    asked, trained = read("cultureverse", path), read("cultureverse_train", path)
+    for row, other in zip(some, asked, strict=True):
+        assert {k: v for k, v in row.items() if k not in added} == {k: v for k, v in other.items() if k not in added}
+    of_training = [row for row in some if row["split"] == "train"]
+    fields = ("id", "image", "messages", "category", "country", "kind", "concept", "continent", "split")
+    for row, other in zip(of_training, trained, strict=True):
+        assert {field: row[field] for field in fields} == {field: other[field] for field in fields}
+
+
+def test_answers_are_of_a_known_kind() -> None:
+    with pytest.raises(InputError, match=r"options\.answers: 'long' is none of plain, reasoned"):
+        read(train=1, answers="long")
