@@ -157,6 +157,31 @@ def validate(paths: tuple[Path, ...]) -> None:
     say(f"{len(files)} file{'s are' if len(files) > 1 else ' is'} valid")
 
 
+@cli.command(epilog="Example: ggez pin my-region.yaml --check")
+@click.argument("names", nargs=-1, metavar="[NAME_OR_PATH]...")
+@click.option("--check", "checking", is_flag=True, help="Write nothing; hold pins, licenses and gating against it.")
+def pin(names: tuple[str, ...], checking: bool) -> None:
+    """Write the Hub's newest commit of all that recipes and benchmarks name into their YAML files.
+
+    Without names: into those of the folder `recipes`, here or of the checkout.
+    """
+    from ggez_hub import pins
+
+    paths = pins.files(names, write=not checking)
+    if not checking:
+        for pinned in pins.pin(paths):
+            put(str(pinned))
+        return
+    found = pins.check(paths)
+    wrong = [each for each in found if each.ok is False or (each.what == "pin" and each.hint)]
+    for each in found:
+        if each not in wrong:
+            put(f"{each.key} {each.id}: {each.what}: {each.said}" if each.ok else each.said)
+    if wrong:
+        hint = "ggez pin writes commits that are missing or have gone; a license or gated is yours to change"
+        raise ConfigError([f"{each.said}; {each.hint}" for each in wrong], hint)
+
+
 # -------------------------------------------------------------------------------------------------------------- running
 @cli.command(epilog="Example: ggez plan pocket-sea-embedding train.steps=50")
 @RECIPE
@@ -328,28 +353,76 @@ plot:       {adapter / "parity.png"}
 all repositories: {Path(out) / "hub"}""")
 
 
+@cli.command(epilog="Example: ggez rehearse omniglot-sea --out rehearsals")
+@click.argument("arguments", nargs=-1, metavar="[RECIPE]... [KEY=VALUE]...")
+@click.option(
+    "--out", default="rehearsals", show_default=True, metavar="DIR", help="Folder that holds the rehearsals' folders."
+)
+@click.option("--all", "every", is_flag=True, help="All recipes there are, as many at a time as there are cores.")
+@JSON
+def rehearse(arguments: tuple[str, ...], out: str, every: bool, as_json: bool) -> None:
+    """Run recipes on tiny twins of their base and data, offline, and estimate what the real run takes."""
+    from ggez_hub import rehearsal
+    from ggez_hub.rehearsal import report
+
+    overrides = [given for given in arguments if "=" in given and not Path(given).is_file()]
+    names = [given for given in arguments if given not in overrides]
+    if bool(names) == every:
+        raise InputError("expected recipes, or --all", "ggez rehearse --all")
+    names = list(dict.fromkeys(names)) or list(registry.files("recipes"))
+    for name in names:
+        registry.find("recipes", name)  # an unknown one is told before any of them runs
+    say(f"{len(names)} recipes" if every else ", ".join(names))
+    found: list[report.Report] = []
+    for each in rehearsal.rehearsals(names, out, registry.parse_overrides(overrides)):
+        found.append(each)
+        if len(names) > 1:
+            say(f"{len(found)}/{len(names)} {each.recipe}: {each.outcome}")
+    found.sort(key=lambda each: each.recipe)
+    if as_json:
+        put_json({"rehearsals": [each.as_json() for each in found]} if len(names) > 1 else found[0].as_json())
+    elif len(names) > 1:
+        put(report.table(found))
+    elif found[0].ok:
+        put(found[0].markdown())
+    if failed := [each for each in found if not each.ok]:
+        problems = [str(problem) if len(names) == 1 or problem.place.rpartition(":")[0] else f"{each.recipe}: {problem}"
+                    for each in failed for problem in each.problems]  # fmt: skip
+        if len(names) == 1:
+            raise ConfigError(problems, f"{Path(out) / failed[0].recipe / 'report.md'} has all of it")
+        raise ConfigError(problems, f"{len(failed)} of {len(found)} recipes; {out}/RECIPE/report.md has all of it")
+    say(f"{Path(out) / 'RECIPE' if len(names) > 1 else Path(out) / found[0].recipe} has all of it")
+
+
 @cli.command(epilog="Example: ggez ablate pocket-mixes-embedding --out runs")
 @RECIPE
 @OVERRIDES
+@click.option("--by", metavar="FIELD", help="Compare by continent, category, kind ... what each mix was trained on.")
 @OUT
 @JSON
-def ablate(recipe: str, overrides: tuple[str, ...], out: str, as_json: bool) -> None:
-    """Run a recipe with each of its data mixes, and compare them by country: the paper's figure 3."""
+def ablate(recipe: str, overrides: tuple[str, ...], by: str | None, out: str, as_json: bool) -> None:
+    """Run a recipe with each of its data mixes, and compare them by country: the paper's figure 3.
+
+    With --by as a generalisation matrix: what each mix was trained on against groups of the questions.
+    """
     from ggez_hub import ablate as ablation
-    from ggez_hub import pipeline
+    from ggez_hub import generalisation, pipeline
 
     mixes = ablation.mixed(recipe, out, registry.parse_overrides(overrides))
+    if by:
+        generalisation.check(mixes, by)
     for mix, (loaded, run) in mixes.items():
         say(f"mix {mix}: {run.folder}")
         for step in pipeline.execute(loaded, run, ablation.LAST):
             say(f"{step.stage:8} {step.reason or 'done already'}")
     name = recipes.recipe_name(recipe)
-    found = ablation.compare(name, mixes)
+    found = generalisation.matrix(name, mixes, by) if by else ablation.compare(name, mixes)
+    shown = generalisation if by else ablation
     if as_json:
         put_json(found)
     else:
-        put(ablation.text(found))
-    for path in ablation.write(found, Path(out) / f"{name}.ablation"):
+        put(shown.text(found))
+    for path in shown.write(found, Path(out) / f"{name}.ablation"):
         say(f"{path} written")
 
 

@@ -7,6 +7,7 @@ import argparse
 import ast
 import contextlib
 import difflib
+import functools
 import json
 import re
 import sys
@@ -16,6 +17,7 @@ from typing import Any
 
 import click
 
+import estimates
 import layers
 from ggez_hub import describe, registry, reproduce
 from ggez_hub.cli import cli
@@ -23,7 +25,8 @@ from ggez_hub.data import readers
 from ggez_hub.schema import Corpus, Recipe
 
 REPOSITORY = Path(__file__).parents[1]
-DOCUMENTS = ("README.md", "CONTRIBUTING.md", "docs/paper.md")
+FAMILIES = ("diffusion", "embedding", "open_clip", "vlm")  # each has a document of its own
+DOCUMENTS = ("README.md", "CONTRIBUTING.md", "docs/paper.md", *(f"docs/{family}.md" for family in FAMILIES))
 RESULTS = REPOSITORY / "cards" / "pocket"
 SHOWN = "pocket-sea-embedding"  # whose table stands for what `ggez demo` prints
 BLOCK = re.compile(r"(<!-- begin:(\S+) -->\n).*?(<!-- end:\2 -->)", re.DOTALL)
@@ -104,7 +107,7 @@ def _base(recipe: Recipe) -> str:
 def _training(recipe: Recipe) -> str:
     train = recipe.train
     method = f"LoRA, rank {train.lora.r}" if train.method == "lora" else "all weights"
-    return f"{method}; {train.steps} steps of {train.batch_size}"
+    return f"{method}; {train.length}"
 
 
 def _data(recipe: Recipe) -> str:
@@ -130,8 +133,6 @@ def result_table(folder: Path = RESULTS) -> str:
     rows = []
     for path in sorted(folder.glob("*/results.json")):
         results = _json(path)
-        if results["region"] == "world":  # a base; it is not adapted to a region
-            continue
         chosen, plain, zero = results["chosen"], results["grp_best"], results["points"][0]
         name = f"`{path.parent.name}`"
         card = path.with_name("adapter.md")
@@ -170,6 +171,12 @@ def paper_table() -> str:
     return _fence(reproduce.text(reproduce.recompute()))
 
 
+def estimate_table(family: str) -> str:
+    """What the real run of each recipe of a family needs, from what scripts/estimates.py wrote."""
+    rows = estimates.rows(family)
+    return _table(estimates.HEAD, rows) if rows else NOT_MEASURED
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
     "tree": tree,
     "help": command_help,
@@ -178,6 +185,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "demo": demo_table,
     "results": result_table,
     "paper": paper_table,
+    **{f"estimates-{name}": functools.partial(estimate_table, name) for name in FAMILIES},
 }
 
 

@@ -1,36 +1,30 @@
 """Reviews recipes, regions and benchmarks that changed: validates each, rehearses recipes, writes a Markdown report.
 
-A rehearsal is a shortened run in a temporary folder; it needs a base, data and questions that are in this repository.
+A rehearsal (`ggez rehearse`) is a run on tiny twins in a temporary folder; recipes that extend a changed one have one.
 What the files say is not trusted: in the report it neither breaks the table, nor links, nor mentions anybody.
 """
 
 import argparse
 import contextlib
-import json
 import re
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from ggez_hub import hub, recipes, registry
-from ggez_hub.data import readers, rewards
-from ggez_hub.errors import ConfigError
-from ggez_hub.runs import read_json
-from ggez_hub.schema import Benchmark, Corpus, Recipe
+from ggez_hub import recipes, registry, rehearsal
+from ggez_hub.errors import ConfigError, GgezError
+from ggez_hub.rehearsal.report import Report
+from ggez_hub.schema import Recipe
 
 REPOSITORY = Path(__file__).parents[1]
-LIMIT = 600  # seconds of a rehearsal
-MOST_STEPS, MOST_ROWS, MOST_PICTURES = 20, 16, 1  # of a rehearsal: of training, in a batch, of each concept
 CELL, BLOCK = 200, 4000  # characters
 REPORT = 30_000  # bytes that comment.yml takes of a report
 HARMLESS = str.maketrans({"`": "'", "|": "¦", "\\": "/", "@": "@\N{ZERO WIDTH SPACE}"})
 VALID = {True: "yes", False: "**no**", None: ""}
-NOTE = "The figures of a shortened run mean nothing but that it runs."
+NOTE = "Rehearsed on tiny twins, so only that it runs is known. Memory and time are estimates for the real run."
 
 
 @dataclass(frozen=True)
@@ -42,12 +36,7 @@ class Finding:
     error: str = ""  # why it is not valid, or why its rehearsal failed
     valid: bool | None = True  # None = it was removed
     note: str = ""  # why it was not rehearsed, or who uses it
-    seconds: float | None = None  # of the rehearsal
-    results: dict[str, Any] | None = None
-
-
-class RehearsalError(Exception):
-    """A recipe does not run."""
+    report: Report | None = None  # of the rehearsal
 
 
 # ------------------------------------------------------------------------------------------------------------ reviewing
@@ -74,13 +63,15 @@ def review(path: Path) -> Finding:
     what = f"{registry.one(kind)}: {loaded.title}"  # type: ignore[attr-defined]
     if not isinstance(loaded, Recipe):
         return Finding(shown, what, note=users)
-    if elsewhere := ", ".join(missing(loaded)):
-        return Finding(shown, what, note=f"validated, not rehearsed; not in this repository: {elsewhere}")
-    try:
-        seconds, results = rehearse(path, loaded)
-    except RehearsalError as err:
-        return Finding(shown, what, str(err))
-    return Finding(shown, what, seconds=seconds, results=results)
+    if outside := ", ".join(_outside(loaded)):
+        return Finding(shown, what, note=f"validated, not rehearsed; not in this repository: {outside}")
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            report = rehearsal.rehearse(str(path), folder, addresses=False)  # of strangers
+        except GgezError as err:
+            return Finding(shown, what, str(err))
+    problems = "\n".join(map(str, report.problems))
+    return Finding(shown, what, problems.replace(f"{REPOSITORY}/", ""), report=report)
 
 
 def used_by(kind: registry.Kind, name: str) -> list[str]:
@@ -94,104 +85,23 @@ def used_by(kind: registry.Kind, name: str) -> list[str]:
     return found
 
 
-def missing(recipe: Recipe) -> Iterator[str]:
-    """What a rehearsal would need from elsewhere."""
-    base = recipe.base
-    for model in filter(None, (base.id, *base.parts.values())):
-        if not hub.is_shipped(model):
-            yield f"its base {model}"
-    if base.recipe:
-        yield f"its base, the output of recipe {base.recipe}"
-    for key, corpus in _corpora(recipe).items():
-        if readers.needs_path(corpus.reader) and not _is_here(corpus.path):
-            yield f"its data {corpus.path or corpus.id or f'(without {key}.path)'}"
-    rules, translate = recipe.filter, recipe.translate
-    if rules.reward and not rewards.MODELS[rules.reward.model].synthetic:
-        yield f"its reward model {rules.reward.model}"
-    for model in filter(None, (rules.embedding, rules.unsafe and rules.unsafe.id)):
-        if not hub.is_shipped(model):
-            yield f"its filter's model {model}"
-    for translator in translate.translators.values() if translate else ():
-        yield f"its translator {translator.id}"
-    for name in recipe.sweep.benchmarks:
-        benchmark = recipes.load_benchmark(name)
-        source = benchmark.source
-        if source.path and not _is_here(source.path):
-            yield f"the questions of {name}"
-        if benchmark.judge and not hub.is_shipped(benchmark.judge):
-            yield f"the judge {benchmark.judge} of {name}"
+def extending(path: Path) -> list[Path]:
+    """The recipes that extend one."""
+    found = []
+    for other in registry.files("recipes").values():
+        with contextlib.suppress(ConfigError):
+            if path.resolve() in [parent.resolve() for parent in registry.extended(other)[2][1:]]:
+                found.append(other.absolute())
+    return found
 
 
-def _corpora(recipe: Recipe) -> dict[str, Corpus]:
-    """The sources of a recipe's data, by their keys in it."""
-    prefix = "data.sources." if recipe.data.sources else ""
-    return {f"{prefix}{name}": corpus for name, corpus in recipe.data.corpora.items()}
-
-
-def _is_here(path: str | None) -> bool:
-    """Whether a path leads to something within the repository."""
-    place = (REPOSITORY / (path or "..")).resolve()
-    return place.is_relative_to(REPOSITORY.resolve()) and place.exists()
-
-
-# ------------------------------------------------------------------------------------------------------------ rehearsal
-def rehearse(path: Path, recipe: Recipe) -> tuple[float, dict[str, Any]]:
-    """Runs a shortened recipe in a temporary folder; returns the seconds it took and its results.json.
-
-    Raises:
-        RehearsalError: It does not run, with what the run said last.
-    """
-    train = recipe.train
-    short: dict[str, Any] = {
-        "train.steps": min(train.steps, MOST_STEPS),
-        "train.batch_size": min(train.batch_size, MOST_ROWS),
-        "sweep.alphas": [0, 0.5, 1],
-        "sweep.search": "grid",
-        "sweep.resamples": 100,
-    }
-    if train.micro_batch_size:
-        short["train.micro_batch_size"] = min(train.micro_batch_size, MOST_ROWS)
-    if train.pretrain:
-        short["train.pretrain.steps"] = min(train.pretrain.steps, MOST_STEPS)
-    for key, corpus in _corpora(recipe).items():
-        if corpus.path:
-            short[f"{key}.path"] = str(REPOSITORY / corpus.path)
-        short |= {f"{key}.options.{name}": value for name, value in _few(corpus.options).items()}
-    with tempfile.TemporaryDirectory() as folder:
-        for (
-            name
-        ) in recipe.sweep.benchmarks:  # a folder `recipes` in the current one wins: the same questions, but fewer
-            benchmark = _shortened(recipes.load_benchmark(name))
-            target = Path(folder, "recipes", "benchmarks", f"{name}.yaml")
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_text(registry.to_yaml(benchmark.model_dump(mode="json")), encoding="utf-8")
-        overrides = [f"{key}={json.dumps(value)}" for key, value in short.items()]
-        command = [sys.executable, "-m", "ggez_hub", "run", str(path), *overrides, "--out", "runs"]
-        started = time.monotonic()
-        try:
-            done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=LIMIT, check=False)
-        except subprocess.TimeoutExpired as err:
-            raise RehearsalError(f"the rehearsal took longer than {LIMIT} s") from err
-        seconds = time.monotonic() - started
-        if done.returncode:
-            said = done.stderr.replace(f"{REPOSITORY}/", "").rpartition("error: ")[2] or "nothing was said"
-            raise RehearsalError(f"the rehearsal ended with exit code {done.returncode}: {said.strip()}")
-        results: dict[str, Any] = read_json(Path(folder, "runs", path.stem, "sweep", "results.json"))
-    return seconds, results
-
-
-def _few(options: dict[str, Any]) -> dict[str, int]:
-    """Options of a reader that count pictures of each concept, with fewer of them."""
-    counts = ("train", "selection", "test", "judge")
-    return {name: min(value, MOST_PICTURES) for name, value in options.items() if name in counts}
-
-
-def _shortened(benchmark: Benchmark) -> Benchmark:
-    source = benchmark.source
-    changes: dict[str, Any] = {"options": source.options | _few(source.options)}
-    if source.path:
-        changes["path"] = str(REPOSITORY / source.path)
-    return benchmark.model_copy(update={"source": source.model_copy(update=changes)})
+def _outside(recipe: Recipe) -> Iterator[str]:
+    """Files of this machine that a recipe would read, and that nobody has put into the repository."""
+    benchmarks = [recipes.load_benchmark(name).source for name in recipe.sweep.benchmarks]
+    for source in (*recipe.data.corpora.values(), *benchmarks):
+        place = REPOSITORY / (source.path or "")
+        if place.exists() and not place.resolve().is_relative_to(REPOSITORY.resolve()):
+            yield str(source.path)
 
 
 # --------------------------------------------------------------------------------------------------------------- report
@@ -199,18 +109,17 @@ def report(findings: Sequence[Finding]) -> str:
     """The findings as Markdown: a table, and below it every error in a code block."""
     if not findings:
         return "No recipe, region or benchmark changed.\n"
-    lines = ["| file | what | valid | rehearsed | gain | retention |", "| --- | --- | --- | --- | --- | --- |"]
+    lines = ["| file | what | valid | rehearsed | GPU memory | time |", "| --- | --- | --- | --- | --- | --- |"]
     for finding in findings:
-        chosen = (finding.results or {}).get("chosen", {})
-        rehearsed = cell(finding.note) if finding.note else ""
-        if finding.seconds is not None:
-            rehearsed = f"{finding.seconds:.0f} s"
-        elif finding.error and finding.valid:
+        rehearsed, needs = cell(finding.note), {}
+        if finding.report:
+            rehearsed, needs = f"{sum(finding.report.seconds.values()):.0f} s", finding.report.needs
+        if finding.error and finding.valid:
             rehearsed = "**failed**"
         cells = (cell(finding.path), cell(finding.what), VALID[finding.valid], rehearsed,
-                 _number(chosen.get("gain")), _number(chosen.get("retention")))  # fmt: skip
+                 cell(needs.get("GPU memory", "")), cell(needs.get("time", "")))  # fmt: skip
         lines.append(f"| {' | '.join(cells)} |")
-    if any(finding.results for finding in findings):
+    if any(finding.report for finding in findings):
         lines += ["", NOTE]
     for finding in findings:
         if finding.error:
@@ -235,10 +144,6 @@ def block(text: str) -> str:
     return f"{fence}text\n{kept}\n{fence}"
 
 
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.3f}"
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Writes the report; 1 if a file is invalid or a rehearsal fails."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
@@ -251,6 +156,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if registry.data_root() != REPOSITORY:
         parser.error("another ggez_hub is installed than this one; first: pip install -e .")
     paths = [path.absolute() for path in args.files] or changed(args.base)
+    paths = list(dict.fromkeys(path for one in paths for path in (one, *extending(one))))
     findings = []
     for path in paths:
         print(f"{path.name} ...", file=sys.stderr)
