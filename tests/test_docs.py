@@ -117,7 +117,6 @@ def test_a_wrong_marker_is_an_error(text: str, message: str) -> None:
 
 def test_result_table_has_a_row_per_region_with_intervals_and_both_choices(tmp_path: Path) -> None:
     write_results(tmp_path, "pocket-sea-embedding")
-    write_results(tmp_path, "pocket-base-embedding", region="world")
     head, _, *rows = docs.result_table(tmp_path).splitlines()
     assert len(rows) == 1
     assert [cell.strip() for cell in rows[0].strip("|").split("|")] == [

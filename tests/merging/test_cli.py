@@ -158,7 +158,7 @@ def loads(folder: Path) -> bool:
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
-@pytest.mark.parametrize("calls", [1, 20])
+@pytest.mark.parametrize("calls", [pytest.param(1, marks=pytest.mark.slow), 20])
 def test_killed_merge_leaves_no_folder_that_loads_and_can_be_repeated(ggez: Ggez, calls: int) -> None:
     done = subprocess.run([sys.executable, "-c", KILLED, str(calls), *MERGE], capture_output=True, text=True)
     assert done.returncode == -signal.SIGKILL, done.stderr

@@ -15,6 +15,9 @@ from ggez_hub import spaces
 from ggez_hub.scoring import ratings
 from tests.spaces.conftest import Served
 
+pytestmark = pytest.mark.slow  # a page's own tests; parity's stand for browsers in the quick ones
+
+
 ADMIN = "only for the admin"
 HOSTILE = '<img src=x onerror="document.title=1">![x](http://example.com/x.png) **b** $x$'
 Visit = Callable[..., Page]
@@ -90,7 +93,6 @@ def wide(page: Page) -> bool:
     return bool(page.evaluate("document.documentElement.scrollWidth > innerWidth"))
 
 
-@pytest.mark.slow
 def test_ten_items_by_keyboard_then_the_server_is_killed_and_the_rater_goes_on(
     visit: Visit, served: Served, kept: Path
 ) -> None:
@@ -155,7 +157,6 @@ def test_keys_answer_the_first_open_question_and_do_nothing_while_somebody_types
     assert len(rated(kept, "Keys")) == 1
 
 
-@pytest.mark.slow
 def test_by_mouse_and_arrows_and_with_a_reason_for_what_cannot_be_judged(
     visit: Visit, served: Served, kept: Path
 ) -> None:
@@ -186,7 +187,6 @@ def test_by_mouse_and_arrows_and_with_a_reason_for_what_cannot_be_judged(
     at(page, 2)  # the browser kept the key
 
 
-@pytest.mark.slow
 def test_a_second_tab_shows_the_same_and_rates_nothing_twice(visit: Visit, served: Served, kept: Path) -> None:
     page = visit(served.url)
     other = page.context.new_page()
@@ -224,7 +224,6 @@ def test_what_could_not_be_saved_says_so_and_stays(visit: Visit, served: Served,
     assert len(rated(kept, "Full")) == 1
 
 
-@pytest.mark.slow
 def test_the_language_of_the_page_is_in_its_address_and_keeps_what_was_answered(visit: Visit, served: Served) -> None:
     page = visit(served.url, locale="vi-VN")
     expect(page.get_by_role("button", name="Bắt đầu", exact=True)).to_be_visible()
@@ -260,7 +259,6 @@ def fits(page: Page) -> None:
     page.set_viewport_size({"width": 1280, "height": 900})
 
 
-@pytest.mark.slow
 def test_everybody_can_use_it_on_a_phone_and_in_the_dark(visit: Visit, served: Served) -> None:
     page = visit(f"{served.url}?language=fil", reduced_motion="reduce")  # the longest words; colours change at once
     expect(page.locator("html")).to_have_attribute("lang", "fil")
@@ -278,7 +276,6 @@ def test_everybody_can_use_it_on_a_phone_and_in_the_dark(visit: Visit, served: S
     expect(page.locator("#card").get_by_role("img")).to_have_accessible_name(re.compile("larawan"))
 
 
-@pytest.mark.slow
 def test_what_models_and_people_wrote_is_text_and_nothing_else(
     visit: Visit, serve: Callable[..., Served], tmp_path_factory: pytest.TempPathFactory
 ) -> None:

@@ -12,6 +12,8 @@ from tests.spaces.conftest import Served
 
 Visit = Callable[..., Page]
 
+pytestmark = pytest.mark.slow  # a page's own tests; parity's stand for browsers in the quick ones
+
 
 @pytest.fixture(scope="module")
 def served(serve: Callable[..., Served]) -> Served:
@@ -105,7 +107,6 @@ def test_the_keyboard_moves_alpha_and_asks_no_server(visit: Visit, served: Serve
     assert calls == []
 
 
-@pytest.mark.slow
 def test_the_number_box_takes_any_alpha_and_computes_it(visit: Visit, served: Served) -> None:
     page = finished(visit(served.url))
     page.get_by_role("spinbutton").first.fill("0.333")
@@ -115,7 +116,6 @@ def test_the_number_box_takes_any_alpha_and_computes_it(visit: Visit, served: Se
     expect(page.locator(".ggez-at")).to_contain_text("interpolated")
 
 
-@pytest.mark.slow
 def test_a_shared_link_restores_model_question_and_alpha(visit: Visit, served: Served) -> None:
     page = finished(visit(served.url))
     choose(page, "Finds pictures (SigLIP) · Southeast Asia")
@@ -136,7 +136,6 @@ def test_a_shared_link_restores_model_question_and_alpha(visit: Visit, served: S
     assert other.locator(".region .ggez-found").inner_text() == found
 
 
-@pytest.mark.slow
 def test_a_link_full_of_nonsense_opens_the_page(visit: Visit, served: Served) -> None:
     page = visit(f"{served.url}?adapter=%3Cb%3E&alpha=NaN,9&seed=1e9&text=%00&sample=../..&also=x,y")
     expect(page.get_by_role("alert").first).to_contain_text("not offered here")
@@ -144,7 +143,6 @@ def test_a_link_full_of_nonsense_opens_the_page(visit: Visit, served: Served) ->
     expect(page.locator(".ggez-ends")).to_contain_text("α = 0.50")
 
 
-@pytest.mark.slow
 def test_two_regions_have_a_slider_each(visit: Visit, served: Served) -> None:
     page = finished(visit(served.url))
     choose(page, "Finds pictures (SigLIP) · Southeast Asia")
@@ -171,7 +169,6 @@ def test_asking_something_new_answers_and_a_bad_question_is_refused_kindly(visit
     expect(page.locator(".ggez-said")).to_have_count(2)
 
 
-@pytest.mark.slow
 def test_a_picture_can_be_searched_with(visit: Visit, served: Served) -> None:
     page = finished(visit(served.url))
     choose(page, "Finds pictures (SigLIP) · Southeast Asia")
@@ -183,7 +180,7 @@ def test_a_picture_can_be_searched_with(visit: Visit, served: Served) -> None:
     expect(page.locator(".region .ggez-found li").first).to_contain_text("sushi")
 
 
-@pytest.mark.parametrize("scheme", [pytest.param("light", marks=pytest.mark.slow), "dark"])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_nothing_keeps_people_out(scheme: str, visit: Visit, served: Served) -> None:
     page = finished(visit(served.url, color_scheme=scheme))
     assert violations(page) == []
@@ -194,7 +191,6 @@ def test_nothing_keeps_people_out(scheme: str, visit: Visit, served: Served) -> 
         assert violations(page) == []
 
 
-@pytest.mark.slow
 def test_a_phone_shows_everything_without_sideways_scrolling(visit: Visit, served: Served) -> None:
     page = finished(visit(served.url, viewport={"width": 360, "height": 740}, has_touch=True))
     for name in ("Draws · Southeast Asia", "Finds pictures (SigLIP) · Southeast Asia"):

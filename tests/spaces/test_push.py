@@ -470,9 +470,8 @@ def test_secrets_ratings_caches_and_what_links_lead_to_stay_here(hub_server: Hub
     assert files.keys() - {".gitattributes"} == push.files("annotate").keys()
 
 
-@pytest.mark.parametrize(
-    "app", [pytest.param(app, marks=[] if app == "annotate" else pytest.mark.slow) for app in APPS]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("app", APPS)
 def test_what_is_published_runs_by_itself(app: str, tmp_path: Path) -> None:
     place = tmp_path / "space"
     for path, content in push.files(app).items():

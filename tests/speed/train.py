@@ -27,6 +27,7 @@ from ggez_hub.runs import Run
 from ggez_hub.stages import train
 
 SHORT, ROUNDS = 2, 3
+CPU = not torch.cuda.is_available()
 RECIPE = """\
 title: Speed
 family: {family}
@@ -121,10 +122,10 @@ def trainer(recipe: Any, run: Run, steps: int) -> None:
 
     settings = recipe.train
     arguments = TrainingArguments(
-        output_dir="trainer", max_steps=steps, per_device_train_batch_size=settings.micro_batch_size, use_cpu=True,
+        output_dir="trainer", max_steps=steps, per_device_train_batch_size=settings.micro_batch_size, use_cpu=CPU,
         gradient_accumulation_steps=settings.batch_size // settings.micro_batch_size, learning_rate=1e-4,
         lr_scheduler_type="linear", save_strategy="no", report_to=[], remove_unused_columns=False, disable_tqdm=True,
-        logging_strategy="no",
+        logging_strategy="no", bf16=not CPU,
     )  # fmt: skip
     Trainer(loaded.model, arguments, data_collator=collate, train_dataset=rows).train()
 
@@ -149,20 +150,24 @@ def procedure(recipe: Any, run: Run, steps: int) -> None:
         rows, recipe.train.batch_size, shuffle=True, collate_fn=collate, drop_last=True
     )
     optimizer = torch.optim.AdamW([p for p in unet.parameters() if p.requires_grad], lr=1e-4)
-    times = torch.tensor([[side, side, 0, 0, side, side]])
+    device = unet.device
+    times = torch.tensor([[side, side, 0, 0, side, side]], device=device)
+    precision = torch.autocast(device.type, torch.bfloat16, enabled=not CPU)
     unet.train()
     done = 0
     while done < steps:
         for pixels, texts in loader:
             with torch.no_grad():
-                latents = pipe.vae.encode(pixels).latent_dist.sample() * pipe.vae.config.scaling_factor
+                latents = pipe.vae.encode(pixels.to(device)).latent_dist.sample() * pipe.vae.config.scaling_factor
                 embeds, _, pooled, _ = pipe.encode_prompt(
                     texts, num_images_per_prompt=1, do_classifier_free_guidance=False
                 )
-            noise, t = torch.randn_like(latents), torch.randint(0, 1000, (len(latents),))
+            noise, t = torch.randn_like(latents), torch.randint(0, 1000, (len(latents),), device=device)
             added = {"text_embeds": pooled, "time_ids": times.expand(len(latents), -1)}
-            found = unet(pipe.scheduler.add_noise(latents, noise, t), t, embeds, added_cond_kwargs=added).sample
-            mse_loss(found, pipe.scheduler.get_velocity(latents, noise, t)).backward()
+            with precision:
+                found = unet(pipe.scheduler.add_noise(latents, noise, t), t, embeds, added_cond_kwargs=added).sample
+                loss = mse_loss(found, pipe.scheduler.get_velocity(latents, noise, t))
+            loss.backward()
             torch.nn.utils.clip_grad_norm_([p for p in unet.parameters() if p.requires_grad], 1.0)
             optimizer.step()
             optimizer.zero_grad()
