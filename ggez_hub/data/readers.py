@@ -223,7 +223,7 @@ def place(source: HubSource, path: str | None = None, section: str = "source") -
         return Path(source.path)
     if source.id:
         try:
-            return datasets.fetch(source.id, source.revision, _patterns(source))
+            return datasets.fetch(source.id, source.revision, patterns(source))
         except HubError as err:
             raise HubError(err.message, f"{err.hint}; a copy on this machine: {section}.path=FOLDER") from err
     if path:
@@ -231,7 +231,7 @@ def place(source: HubSource, path: str | None = None, section: str = "source") -
     raise InputError(f"reader {source.reader!r} needs a file or folder", f"add {section}.path=FILE to the command")
 
 
-def _patterns(source: HubSource) -> list[str]:
+def patterns(source: HubSource) -> list[str]:
     """What is fetched from the Hub: ``{option}`` in a pattern stands for each of the values that the option lists."""
     found = []
     for pattern in PATTERNS.get(source.reader, ("*",)):

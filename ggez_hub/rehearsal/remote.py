@@ -227,7 +227,7 @@ def _sampled(
     source: HubSource, repository: Repository, thing: Named, section: str, folder: Path, told: Callable[..., Checked]
 ) -> Checked:
     """Reads the first rows of a data set's files with its reader."""
-    patterns = readers._patterns(source)  # what would be fetched
+    patterns = readers.patterns(source)  # what would be fetched
     chosen: list[str] = []
     for pattern in patterns:
         matching = [file for file in repository.files if fnmatchcase(file, pattern)]

@@ -222,7 +222,7 @@ def models(world: World, architecture: Architecture, said: Sequence[str], endpoi
         world.left.append(f"filter.embedding: which rows {rules.embedding} keeps")
     if rules.unsafe and rules.unsafe.id and not hub.is_shipped(rules.unsafe.id):
         _twin(world, rules.unsafe.id, rules.unsafe.revision, "filter.unsafe.id",
-              lambda folder: _classifier(folder, rules.unsafe.label if rules.unsafe else ""))  # fmt: skip
+              lambda folder: twins.write_classifier(folder, rules.unsafe.label if rules.unsafe else ""))  # fmt: skip
         world.overrides["filter.unsafe.max"] = 1.0
         world.left.append(f"filter.unsafe: which rows {rules.unsafe.id} drops")
     _reward(world, said, endpoint)
@@ -275,16 +275,3 @@ def _reward(world: World, said: Sequence[str], endpoint: str) -> None:
         world.overrides["filter.reward"] = {"model": "stand-in"}
         world.stand_ins["filter.reward"] = "the reward model stand-in, which draws its scores from a row's words"
     world.left.append(f"filter.reward: which rows {name} keeps, and how long it takes")
-
-
-def _classifier(folder: Path, label: str) -> None:
-    """Writes an image classification model of random weights that knows the label."""
-    import torch
-    from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
-
-    torch.manual_seed(0)
-    names: Mapping[str, Any] = {"id2label": {0: "other", 1: label}, "label2id": {"other": 0, label: 1}}
-    config = ViTConfig(hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
-                       image_size=32, patch_size=8, **names)  # fmt: skip
-    ViTForImageClassification(config).save_pretrained(folder)
-    ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder)
