@@ -189,7 +189,6 @@ def _by_hand() -> dict[str, Any]:
 
 def _country_names() -> Iterator[tuple[str, str, int, bool]]:
     import pycountry
-    from babel import localedata
 
     people = inhabitants()
     for listed in pycountry.countries:
@@ -201,22 +200,33 @@ def _country_names() -> Iterator[tuple[str, str, int, bool]]:
         if "." not in name:
             yield name, country, people.get(country, 0), True
     for locale in _locales():
-        for code, named in localedata.load(locale, merge_inherited=False)["territories"].items():
+        for code, named in _cldr(locale)["territories"].items():
             if home := codes().get(code):
                 outside, _, inside = named.partition("(")  # Myanmar (Burma)
                 for each in (outside, inside.rstrip(") ")):
                     yield each, home, people.get(home, 0), locale == "en"
 
 
-def _areas() -> Iterator[tuple[str, str, int, bool]]:
+def _cldr(locale: str) -> Any:
+    """What CLDR says of a locale itself, without what it inherits."""
     from babel import localedata
 
+    shared = localedata._cache  # it keeps either, whole or in part, under the same name, for all who use Babel
+    whole = shared.pop(locale, None)
+    try:
+        return localedata.load(locale, merge_inherited=False)
+    finally:
+        shared.pop(locale, None)
+        shared |= {locale: whole} if whole else {}
+
+
+def _areas() -> Iterator[tuple[str, str, int, bool]]:
     countries: dict[str, list[str]] = defaultdict(list)
     for country, told in _told().items():
         for part in ("region", "subregion"):
             countries[told.get(part, "")].append(country)
     for locale in _locales():
-        named = localedata.load(locale, merge_inherited=False)["territories"]
+        named = _cldr(locale)["territories"]
         for number, part in _by_hand()["areas"].items():
             if name := named.get(number):
                 yield name, "|".join(countries[part]), 0, locale == "en"
@@ -254,12 +264,10 @@ def _plural(name: str) -> str:
 
 
 def _languages() -> Iterator[tuple[str, str, int, bool]]:
-    from babel import localedata
-
     whose = {language: home for language in speakers() if (home := _home(language))}
     known = {language for language in whose if sum(speakers()[language].values()) >= WORLD}
     for locale in _locales():
-        for language, name in localedata.load(locale, merge_inherited=False)["languages"].items():
+        for language, name in _cldr(locale)["languages"].items():
             if language in whose and (locale == "en" or language in known):
                 yield (
                     name,

@@ -5,6 +5,7 @@ import unicodedata
 from pathlib import Path
 
 import pytest
+from babel import Locale
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -162,6 +163,12 @@ def test_names_are_kept_for_the_next_process_unless_the_file_is_damaged_or_of_an
     for damaged in ("", "[]", f'{{"key": "{key}"}}', f'{{"key": "{key}", "names": {{"laos": "L"}}}}', text[:-5]):
         kept.write_text(damaged)
         assert gazetteer._read(kept, key) is None
+
+
+def test_babel_is_left_as_it_was_for_all_else_that_uses_it() -> None:
+    before = set(gazetteer._country_names())
+    assert {Locale(name).months["format"]["wide"][1] for name in ("jv", "vi")} == {"Januari", "tháng 1"}
+    assert set(gazetteer._country_names()) == before
 
 
 @pytest.mark.slow
