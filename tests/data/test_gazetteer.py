@@ -167,7 +167,7 @@ def test_names_are_kept_for_the_next_process_unless_the_file_is_damaged_or_of_an
 
 def test_babel_is_left_as_it_was_for_all_else_that_uses_it() -> None:
     before = set(gazetteer._country_names())
-    assert {Locale(name).months["format"]["wide"][1] for name in ("jv", "vi")} == {"Januari", "tháng 1"}
+    assert Locale("nb").months["format"]["wide"][1] == "januar"  # which it inherits
     assert set(gazetteer._country_names()) == before
 
 
