@@ -77,8 +77,8 @@ def test_a_valid_recipe_is_rehearsed_and_a_hostile_title_stays_a_title(recipe: A
     assert (file, valid) == ("`tiny.yaml`", "yes")
     assert what.startswith("`recipe: a ¦ b 'c' @\N{ZERO WIDTH SPACE}someone <img")
     assert re.fullmatch(r"\d+ s", seconds)
-    assert re.fullmatch(r"`[\d.]+ [MG]B`", memory)
-    assert re.fullmatch(r"`(≥ )?[\d.]+ (h|min)`", hours)
+    assert memory == "`no GPU needed`"
+    assert hours == "`5,000 steps, not estimated`"
     assert "only that it runs is known" in report
     assert not Path("rehearsals").exists()
 
