@@ -348,6 +348,7 @@ def ggez(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, st
     return call
 
 
+@pytest.mark.slow
 def test_push_show_ls_and_verify_from_the_command_line(
     hub_server: HubServer, project: Path, ggez: Callable[..., tuple[int, str, str]]
 ) -> None:

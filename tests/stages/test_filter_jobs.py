@@ -86,6 +86,7 @@ def resumed(project: Path, parts: int, capsys: pytest.CaptureFixture[str]) -> No
     assert {path.name for path in (project / "hit" / "tiny").iterdir()} == {".lock", "filter", "recipe.yaml"}
 
 
+@pytest.mark.slow
 def test_several_processes_write_what_one_does(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = hashes("several", "data.options.train=1")
     monkeypatch.setattr(engines, "PATIENCE", 1000)

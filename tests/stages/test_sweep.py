@@ -92,6 +92,7 @@ def test_every_value_can_be_traced_to_answers(project: Path) -> None:
             assert sum(right) / len(right) == pytest.approx(measured["value"])
 
 
+@pytest.mark.slow
 def test_groups_that_count_alike_do_so_in_a_sweep_too(project: Path) -> None:
     file = project / "recipes" / "benchmarks" / "tiny-global.yaml"
     file.write_text(file.read_text() + "average: [category, label]\ncluster: category\nkey: [id, language]\n")
@@ -156,6 +157,7 @@ def test_alphas_outside_the_range_are_refused(project: Path) -> None:
 REFINE = ("sweep.search=refine", "sweep.resolution=0.05")
 
 
+@pytest.mark.slow
 def test_refine_measures_further_alphas_and_says_how_many_it_saved(project: Path) -> None:
     results = read_json(swept(*REFINE).stage("sweep") / "results.json")
     alphas = [point["alpha"] for point in results["points"]]

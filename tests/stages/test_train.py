@@ -42,6 +42,7 @@ def test_loss_falls_and_is_logged_for_every_step(project: Path) -> None:
     assert log[-1]["learning_rate"] < log[0]["learning_rate"]
 
 
+@pytest.mark.slow
 def test_same_seed_gives_the_same_bytes_and_another_seed_others(project: Path) -> None:
     once, twice, other = train(out="a"), train(out="b"), train("seed=1", out="c")
     assert file_hash(once.out / ADAPTER) == file_hash(twice.out / ADAPTER) != file_hash(other.out / ADAPTER)
