@@ -29,7 +29,7 @@ LIMITS = (  # of every card
 PICTURES = 1  # of each pocket concept
 ROWS, QUESTIONS = 24, 12  # of the region in a data set and in a benchmark, and as many of elsewhere
 TEXTS = 200  # of a source, that tokenizers are made from
-FREE = ("parquet", *folders.READERS)  # readers of any columns: what a benchmark selects on is made for it
+FREE = ("parquet", *folders.READERS)  # readers of any columns: the data decide which there are
 COUNTS = ("train", "selection", "test", "judge")  # options of the pocket readers
 
 
