@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from ggez_hub.data import folders
 from ggez_hub.hub import is_shipped
 from ggez_hub.registry import data_root, files, to_yaml
 from ggez_hub.rehearsal import checks, child, world
@@ -19,6 +20,7 @@ from ggez_hub.schema import Recipe
 NO_KOF = "title: Nowhere\ncountries: [ATA]\n"
 UNKNOWN = {"model_type": "mamba9", "architectures": ["Mamba9ForEverything"]}
 POCKET = ("pocket", "pocket_questions")
+FREE = ("parquet", *folders.READERS)  # readers of any columns: the data decide which there are
 Broken = dict[str, Any] | None  # the keys that break a recipe; None = it has nothing of that kind
 
 
@@ -123,7 +125,7 @@ def caught(name: str, breakage: str, folder: Path) -> list[Problem] | None:
 
 
 def _has_no_layout(recipe: Recipe) -> bool:
-    return not recipe.data.sources and recipe.data.reader in world.FREE
+    return not recipe.data.sources and recipe.data.reader in FREE
 
 
 def _looked(folder: Path, loses_column: bool) -> Iterator[Problem]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ggez_hub import hub, recipes, registry
-from ggez_hub.data import folders, readers, rewards
+from ggez_hub.data import readers, rewards
 from ggez_hub.rehearsal import bases, checks, rows, twins
 from ggez_hub.rehearsal.bases import Architecture
 from ggez_hub.rehearsal.cache import place
@@ -29,7 +29,6 @@ LIMITS = (  # of every card
 PICTURES = 1  # of each pocket concept
 ROWS, QUESTIONS = 24, 12  # of the region in a data set and in a benchmark, and as many of elsewhere
 TEXTS = 200  # of a source, that tokenizers are made from
-FREE = ("parquet", *folders.READERS)  # readers of any columns: the data decide which there are
 COUNTS = ("train", "selection", "test", "judge")  # options of the pocket readers
 
 
